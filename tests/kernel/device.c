@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: MIT
+/*
+ * device.c - the emulated devices, the raw kernel ABI, and access to a BAR
+ * that may be gone.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <linux/dma-buf.h>
+#include <setjmp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "device.h"
+#include "harness.h"
+#include "system.h"
+
+#define PCI_DEVICES "/sys/bus/pci/devices"
+
+static const struct {
+	const char *name;
+	const char *vendor, *device;
+} kinds[] = {
+	[RAM_DEVICE] = { "ivshmem", "0x1af4", "0x1110" },
+	[BLK_DEVICE] = { "virtio-blk", "0x1af4", "0x1042" },
+	[NVME_DEVICE] = { "nvme", "0x1b36", "0x0010" },
+	[EDU_DEVICE] = { "edu", "0x1234", "0x11e8" },
+};
+
+static bool has_id(const char *bdf, const char *file, const char *id)
+{
+	char path[384], *text;
+	bool same;
+
+	snprintf(path, sizeof(path), PCI_DEVICES "/%s/%s", bdf, file);
+	text = read_file(path);
+	same = !strncmp(text, id, strlen(id));
+	free(text);
+	return same;
+}
+
+/* The first device of a kind; NULL: none. */
+static const char *find_device(enum device_kind kind)
+{
+	static char found[sizeof(kinds) / sizeof(*kinds)][16];
+	DIR *dir = opendir(PCI_DEVICES);
+	struct dirent *entry;
+
+	CHECK(dir);
+	found[kind][0] = '\0';
+	while (!found[kind][0] && (entry = readdir(dir)))
+		if (entry->d_name[0] != '.' &&
+		    has_id(entry->d_name, "vendor", kinds[kind].vendor) &&
+		    has_id(entry->d_name, "device", kinds[kind].device))
+			snprintf(found[kind], sizeof(*found), "%.15s",
+				 entry->d_name);
+	closedir(dir);
+	return found[kind][0] ? found[kind] : NULL;
+}
+
+const char *device_bdf(enum device_kind kind)
+{
+	const char *bdf = find_device(kind);
+
+	CHECK_THAT(bdf, "expected a device of kind %s, saw none",
+		   kinds[kind].name);
+	return bdf;
+}
+
+void bind_devices(void)
+{
+	for (size_t kind = 0; kind < sizeof(kinds) / sizeof(*kinds); kind++) {
+		const char *bdf = find_device((enum device_kind)kind);
+
+		if (bdf)
+			CHECK_OK(barlease_device_bind(bdf, BARLEASE_DRIVER));
+	}
+}
+
+struct barlease_device open_device(enum device_kind kind)
+{
+	struct barlease_device dev;
+
+	CHECK_OK(barlease_device_open(&dev, device_bdf(kind)));
+	return dev;
+}
+
+void *map_bar(const struct barlease_device *dev, int bar, uint64_t offset,
+	      uint64_t length, int prot)
+{
+	return map(dev->device_fd, dev->bars[bar].offset + offset, length,
+		   prot);
+}
+
+/* A buffer of the exact size, so that a kernel that reads on is seen. */
+int abi_feature(int device, uint32_t flags, void *data, size_t size)
+{
+	size_t argsz = sizeof(struct vfio_device_feature) + size;
+	struct vfio_device_feature *feature = malloc(argsz);
+	int result, error;
+
+	CHECK(feature);
+	feature->argsz = (uint32_t)argsz;
+	feature->flags = flags;
+	if (size)
+		memcpy(feature->data, data, size);
+	result = ioctl(device, VFIO_DEVICE_FEATURE, feature);
+	error = errno;
+	if (size)
+		memcpy(data, feature->data, size);
+	free(feature);
+	errno = error;
+	return result;
+}
+
+int abi_export(int device, uint32_t bar,
+	       const struct vfio_region_dma_range *ranges, uint32_t nr_ranges,
+	       uint32_t open_flags)
+{
+	size_t length = nr_ranges * sizeof(*ranges);
+	size_t size = sizeof(struct vfio_device_feature_dma_buf) + length;
+	struct vfio_device_feature_dma_buf *export = malloc(size);
+	int result, error;
+
+	CHECK(export);
+	*export = (struct vfio_device_feature_dma_buf){
+		.region_index = bar,
+		.open_flags = open_flags,
+		.nr_ranges = nr_ranges,
+	};
+	if (length)
+		memcpy(export->dma_ranges, ranges, length);
+	result = abi_feature(device,
+			     VFIO_DEVICE_FEATURE_GET |
+				     VFIO_DEVICE_FEATURE_DMA_BUF,
+			     export, size);
+	error = errno;
+	free(export);
+	errno = error;
+	return result;
+}
+
+int abi_revoke(int device, int lease)
+{
+	struct barlease_feature_revoke revoke = { .dmabuf_fd = lease };
+
+	return abi_feature(device,
+			   VFIO_DEVICE_FEATURE_SET | BARLEASE_FEATURE_REVOKE,
+			   &revoke, sizeof(revoke));
+}
+
+int abi_memattr(int device, int lease, uint32_t memattr)
+{
+	struct barlease_feature_memattr set = { .dmabuf_fd = lease,
+						.memattr = memattr };
+
+	return abi_feature(device,
+			   VFIO_DEVICE_FEATURE_SET | BARLEASE_FEATURE_MEMATTR,
+			   &set, sizeof(set));
+}
+
+int abi_info(int device, int lease, struct barlease_feature_info *info)
+{
+	*info = (struct barlease_feature_info){ .dmabuf_fd = lease };
+	return abi_feature(device,
+			   VFIO_DEVICE_FEATURE_GET | BARLEASE_FEATURE_INFO,
+			   info, sizeof(*info));
+}
+
+int abi_sync(int lease, uint64_t flags)
+{
+	struct dma_buf_sync sync = { .flags = flags };
+
+	return ioctl(lease, DMA_BUF_IOCTL_SYNC, &sync);
+}
+
+int abi_prefault(int lease)
+{
+	return abi_sync(lease, DMA_BUF_SYNC_START | DMA_BUF_SYNC_RW);
+}
+
+int lease_ranges(const struct barlease_device *dev, uint32_t bar,
+		 const struct vfio_region_dma_range *ranges,
+		 uint32_t nr_ranges, uint32_t open_flags)
+{
+	return (int)CHECK_OK(abi_export(dev->device_fd, bar, ranges, nr_ranges,
+					open_flags));
+}
+
+int lease(const struct barlease_device *dev, uint32_t bar, uint64_t offset,
+	  uint64_t length)
+{
+	struct vfio_region_dma_range range = { .offset = offset,
+					       .length = length };
+
+	return lease_ranges(dev, bar, &range, 1, O_RDWR | O_CLOEXEC);
+}
+
+struct barlease_feature_info info(const struct barlease_device *dev, int lease)
+{
+	struct barlease_feature_info info;
+
+	CHECK_OK(abi_info(dev->device_fd, lease, &info));
+	return info;
+}
+
+uint64_t faults(const struct barlease_device *dev, int lease)
+{
+	return info(dev, lease).faults;
+}
+
+void *map(int fd, uint64_t offset, uint64_t length, int prot)
+{
+	return CHECK_MAP(mmap(NULL, length, prot, MAP_SHARED, fd,
+			      (off_t)offset));
+}
+
+void *map_at(int fd, uint64_t offset, uint64_t length, int prot, uint64_t hint)
+{
+	/* What stays reserved around it keeps neighbours away. */
+	char *room = CHECK_MAP(mmap(NULL, length + 2 * GIB(1), PROT_NONE,
+				    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+				    -1, 0));
+	uint64_t skip = (hint - (uintptr_t)room) % GIB(1);
+
+	return CHECK_MAP(mmap(room + skip, length, prot,
+			      MAP_SHARED | MAP_FIXED, fd, (off_t)offset));
+}
+
+/* SA_NODEFER, so that no access pays for saving the signal mask. */
+static _Thread_local sigjmp_buf escape;
+static _Thread_local volatile sig_atomic_t escaping;
+
+static void on_signal(int number)
+{
+	if (escaping)
+		siglongjmp(escape, number);
+	signal(number, SIG_DFL);
+}
+
+__attribute__((constructor)) static void catch_signals(void)
+{
+	struct sigaction action = { .sa_handler = on_signal,
+				    .sa_flags = SA_NODEFER };
+
+	sigaction(SIGBUS, &action, NULL);
+	sigaction(SIGSEGV, &action, NULL);
+}
+
+int try_load(const volatile void *at, uint32_t *value)
+{
+	int number = sigsetjmp(escape, 0);
+
+	if (!number) {
+		escaping = 1;
+		*value = *(const volatile uint32_t *)at;
+	}
+	escaping = 0;
+	return number;
+}
+
+int try_store(volatile void *at, uint32_t value)
+{
+	int number = sigsetjmp(escape, 0);
+
+	if (!number) {
+		escaping = 1;
+		*(volatile uint32_t *)at = value;
+	}
+	escaping = 0;
+	return number;
+}
+
+static uint32_t stamp(uint64_t page)
+{
+	return 0xb1000000u + (uint32_t)page;
+}
+
+void stamp_pages(const struct barlease_device *dev)
+{
+	char *bar = map_bar(dev, RAM_BAR, 0, RAM_SIZE, PROT_READ | PROT_WRITE);
+	volatile uint32_t *last =
+		(void *)(bar + RAM_SIZE - PAGE_SIZE + STAMP_OFFSET);
+
+	/* The last page is written last: it tells that all are. */
+	for (uint64_t page = 0; *last != stamp(RAM_PAGES - 1); page++)
+		*(volatile uint32_t *)(bar + page * PAGE_SIZE + STAMP_OFFSET) =
+			stamp(page);
+	CHECK_OK(munmap(bar, RAM_SIZE));
+}
+
+void check_page(const char *file, int line, const void *at, uint64_t page)
+{
+	uint32_t seen = 0;
+	int number = try_load((const char *)at + STAMP_OFFSET, &seen);
+
+	if (number)
+		fail_at(file, line, "expected page %llu, saw SIG%s",
+			(unsigned long long)page, sigabbrev_np(number));
+	if (seen != stamp(page))
+		fail_at(file, line, "expected page %llu (%#x), saw %#x",
+			(unsigned long long)page, stamp(page), seen);
+}

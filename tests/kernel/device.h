@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * device.h - the emulated devices, the raw kernel ABI, and access to a BAR
+ * that may be gone.
+ */
+#ifndef DEVICE_H
+#define DEVICE_H
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "barlease_device.h"
+#include "barlease_uapi.h"
+#include "harness.h"
+
+#define KIB(n)	  ((uint64_t)(n) << 10)
+#define MIB(n)	  ((uint64_t)(n) << 20)
+#define GIB(n)	  ((uint64_t)(n) << 30)
+#define PAGE_SIZE KIB(4)
+
+enum device_kind {
+	RAM_DEVICE,  /* ivshmem: BAR2 is 1 GiB of RAM */
+	BLK_DEVICE,  /* virtio-blk: FLR, D3, a doorbell page a queue */
+	NVME_DEVICE, /* MSI-X table at 0x2000 of BAR0, FLR */
+	EDU_DEVICE,  /* 1 MiB of registers in BAR0 */
+};
+
+#define RAM_BAR	  2
+#define RAM_SIZE  GIB(1)
+#define RAM_PAGES (RAM_SIZE / PAGE_SIZE)
+
+/* Its address; the test fails where there is none. */
+const char *device_bdf(enum device_kind kind);
+/* Bind every test device that is there to the driver. */
+void bind_devices(void);
+struct barlease_device open_device(enum device_kind kind);
+/* The owner's own mapping of a BAR, through VFIO's region. */
+void *map_bar(const struct barlease_device *dev, int bar, uint64_t offset,
+	      uint64_t length, int prot);
+
+/*
+ * The ABI, by plain ioctls: -1 and errno as the kernel says. device and lease
+ * are fds.
+ */
+int abi_feature(int device, uint32_t flags, void *data, size_t size);
+int abi_export(int device, uint32_t bar,
+	       const struct vfio_region_dma_range *ranges, uint32_t nr_ranges,
+	       uint32_t open_flags);
+int abi_revoke(int device, int lease);
+int abi_memattr(int device, int lease, uint32_t memattr);
+int abi_info(int device, int lease, struct barlease_feature_info *info);
+/* flags as of DMA_BUF_IOCTL_SYNC. */
+int abi_sync(int lease, uint64_t flags);
+int abi_prefault(int lease);
+
+/* These must succeed. A lease is read-write, close-on-exec. */
+int lease(const struct barlease_device *dev, uint32_t bar, uint64_t offset,
+	  uint64_t length);
+int lease_ranges(const struct barlease_device *dev, uint32_t bar,
+		 const struct vfio_region_dma_range *ranges,
+		 uint32_t nr_ranges, uint32_t open_flags);
+struct barlease_feature_info info(const struct barlease_device *dev, int lease);
+uint64_t faults(const struct barlease_device *dev, int lease);
+
+/*
+ * mmap() shared at an address that is hint modulo 1 GiB, with nothing near it
+ * that the kernel could merge it with.
+ */
+void *map_at(int fd, uint64_t offset, uint64_t length, int prot, uint64_t hint);
+/* mmap() shared at any address. */
+void *map(int fd, uint64_t offset, uint64_t length, int prot);
+
+/* Access that may end in a signal: 0, or SIGBUS or SIGSEGV. */
+int try_load(const volatile void *at, uint32_t *value);
+int try_store(volatile void *at, uint32_t value);
+
+#define CHECK_LOADS(at)	 CHECK_EQ(try_load(at, &(uint32_t){ 0 }), 0)
+#define CHECK_STORES(at) CHECK_EQ(try_store(at, 0x5709e), 0)
+#define CHECK_GONE(at)	 CHECK_EQ(try_load(at, &(uint32_t){ 0 }), SIGBUS)
+
+/*
+ * Stamps tell the pages of the RAM BAR apart: each has its number at this
+ * offset, so tests write elsewhere. Written once, through the owner's mapping.
+ */
+#define STAMP_OFFSET 0xff0
+void stamp_pages(const struct barlease_device *dev);
+
+/* The page at this address of a mapping is this page of the RAM BAR. */
+#define CHECK_PAGE(at, page) check_page(__FILE__, __LINE__, at, page)
+void check_page(const char *file, int line, const void *at, uint64_t page);
+
+#endif /* DEVICE_H */

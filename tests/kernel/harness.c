@@ -1,0 +1,376 @@
+// SPDX-License-Identifier: MIT
+/*
+ * harness.c - run the tests, each in a process of its own.
+ */
+#define _GNU_SOURCE
+#include <fnmatch.h>
+#include <getopt.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/pidfd.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "harness.h"
+#include "system.h"
+
+#define DEFAULT_TIMEOUT 60
+
+extern const struct test __start_tests[], __stop_tests[];
+
+/* Shared by all processes of a test; the first failure is the one to show. */
+static struct {
+	atomic_flag taken;
+	char text[1024];
+} *verdict;
+
+static uint64_t seed;
+
+void fail_at(const char *file, int line, const char *format, ...)
+{
+	const char *base = strrchr(file, '/');
+	va_list args;
+	int length;
+
+	if (!atomic_flag_test_and_set(&verdict->taken)) {
+		length = snprintf(verdict->text, sizeof(verdict->text),
+				  "%s:%d: ", base ? base + 1 : file, line);
+		va_start(args, format);
+		vsnprintf(verdict->text + length,
+			  sizeof(verdict->text) - (size_t)length, format, args);
+		va_end(args);
+	}
+	_exit(1);
+}
+
+void note(const char *format, ...)
+{
+	char text[512];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	printf("       %s\n", text);
+	fflush(stdout);
+}
+
+void check_eq(const char *file, int line, const char *what, uint64_t seen,
+	      uint64_t want)
+{
+	if (seen != want)
+		fail_at(file, line,
+			"%s: expected %lld (%#llx), saw %lld (%#llx)", what,
+			(long long)want, (long long)want, (long long)seen,
+			(long long)seen);
+}
+
+static const char *errno_name(int error)
+{
+	const char *name = strerrorname_np(error);
+
+	return name ? name : "an unknown errno";
+}
+
+long check_ok(const char *file, int line, const char *what, long seen)
+{
+	if (seen == -1)
+		fail_at(file, line, "%s: expected success, saw %s", what,
+			errno_name(errno));
+	return seen;
+}
+
+void check_errno(const char *file, int line, const char *what, long seen,
+		 int want)
+{
+	int error = errno;
+
+	if (seen != -1)
+		fail_at(file, line, "%s: expected %s, saw success (%ld)", what,
+			errno_name(want), seen);
+	if (error != want)
+		fail_at(file, line, "%s: expected %s, saw %s", what,
+			errno_name(want), errno_name(error));
+}
+
+struct kid kid_start(void (*run)(int sock, void *arg), void *arg)
+{
+	int pair[2];
+	pid_t pid;
+
+	CHECK_OK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair));
+	pid = (pid_t)CHECK_OK(fork());
+	if (!pid) {
+		close(pair[0]);
+		run(pair[1], arg);
+		_exit(0);
+	}
+	close(pair[1]);
+	return (struct kid){ .pid = pid, .sock = pair[0] };
+}
+
+void kid_join(struct kid *kid)
+{
+	int status;
+
+	CHECK_OK(waitpid(kid->pid, &status, 0));
+	CHECK_THAT(!WIFSIGNALED(status),
+		   "expected a child to return, saw it die of SIG%s",
+		   sigabbrev_np(WTERMSIG(status)));
+	CHECK_EQ(WEXITSTATUS(status), 0);
+	close(kid->sock);
+}
+
+void say(int sock, uint64_t word)
+{
+	CHECK_EQ(send(sock, &word, sizeof(word), MSG_NOSIGNAL), sizeof(word));
+}
+
+uint64_t hear(int sock)
+{
+	uint64_t word;
+
+	CHECK_EQ(recv(sock, &word, sizeof(word), 0), sizeof(word));
+	return word;
+}
+
+union fd_message {
+	struct cmsghdr header;
+	char space[CMSG_SPACE(sizeof(int))];
+};
+
+void send_fd(int sock, int fd)
+{
+	char byte = 0;
+	struct iovec data = { .iov_base = &byte, .iov_len = 1 };
+	union fd_message control = {
+		.header = { .cmsg_level = SOL_SOCKET,
+			    .cmsg_type = SCM_RIGHTS,
+			    .cmsg_len = CMSG_LEN(sizeof(int)) },
+	};
+	struct msghdr message = { .msg_iov = &data,
+				  .msg_iovlen = 1,
+				  .msg_control = &control,
+				  .msg_controllen = sizeof(control) };
+
+	memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
+	CHECK_EQ(sendmsg(sock, &message, MSG_NOSIGNAL), 1);
+}
+
+int receive_fd(int sock)
+{
+	char byte;
+	struct iovec data = { .iov_base = &byte, .iov_len = 1 };
+	union fd_message control = { 0 };
+	struct msghdr message = { .msg_iov = &data,
+				  .msg_iovlen = 1,
+				  .msg_control = &control,
+				  .msg_controllen = sizeof(control) };
+	int fd;
+
+	CHECK_EQ(recvmsg(sock, &message, MSG_CMSG_CLOEXEC), 1);
+	CHECK_EQ(message.msg_controllen, sizeof(control));
+	memcpy(&fd, CMSG_DATA(&control.header), sizeof(fd));
+	return fd;
+}
+
+/* splitmix64: a whole stream from one printed number. */
+uint64_t random_word(void)
+{
+	static _Thread_local uint64_t state;
+	uint64_t word;
+
+	if (!state)
+		state = seed;
+	state += 0x9e3779b97f4a7c15;
+	word = (state ^ (state >> 30)) * 0xbf58476d1ce4e5b9;
+	word = (word ^ (word >> 27)) * 0x94d049bb133111eb;
+	return word ^ (word >> 31);
+}
+
+static int by_place(const void *left, const void *right)
+{
+	const struct test *a = *(const struct test *const *)left;
+	const struct test *b = *(const struct test *const *)right;
+	int order = strcmp(a->file, b->file);
+
+	return order ? order : a->line - b->line;
+}
+
+static bool wanted(const struct test *test, char **globs)
+{
+	if (!*globs)
+		return true;
+	for (; *globs; globs++)
+		if (!fnmatch(*globs, test->name, 0))
+			return true;
+	return false;
+}
+
+static void report(const struct test *test, const char *failure)
+{
+	if (failure)
+		printf("FAIL %s  %s  [%s]\n", test->name, failure,
+		       test->promise);
+	else
+		printf("ok   %s  %s\n", test->name, test->promise);
+	fflush(stdout);
+}
+
+static bool ended_in_time(int pidfd, const struct test *test)
+{
+	struct pollfd end = { .fd = pidfd, .events = POLLIN };
+	int seconds = test->timeout ? test->timeout : DEFAULT_TIMEOUT;
+
+	return poll(&end, 1, seconds * 1000) == 1;
+}
+
+/* The failure, or NULL, of what a fork of this process does by itself. */
+static const char *run_in_fork(const struct test *test)
+{
+	static char failure[1100];
+	int status, pidfd;
+	bool in_time;
+	pid_t pid;
+
+	atomic_flag_clear(&verdict->taken);
+	verdict->text[0] = '\0';
+	pid = fork();
+	if (pid < 0)
+		return "fork failed";
+	if (!pid) {
+		setpgid(0, 0);
+		module_require(test->params);
+		test->run();
+		_exit(0);
+	}
+	setpgid(pid, pid);
+	pidfd = pidfd_open(pid, 0);
+	in_time = ended_in_time(pidfd, test);
+	close(pidfd);
+	if (!in_time)
+		note("%s: timed out, killing it", test->name);
+
+	/* Whatever it left running goes too: this process is the subreaper. */
+	kill(-pid, SIGKILL);
+	if (waitpid(pid, &status, 0) != pid)
+		return "lost the test's process";
+	while (waitpid(-1, NULL, 0) > 0)
+		;
+
+	if (verdict->text[0])
+		return verdict->text;
+	if (!in_time)
+		return "expected an end in time, saw none";
+	if (WIFSIGNALED(status)) {
+		snprintf(failure, sizeof(failure),
+			 "expected a return, saw it die of SIG%s",
+			 sigabbrev_np(WTERMSIG(status)));
+		return failure;
+	}
+	return WEXITSTATUS(status) ? "expected a return, saw an exit" : NULL;
+}
+
+/* With all processes of a test gone, nothing of it may be left. */
+static void leave_nothing(void)
+{
+	CHECK_EQ(leases_alive(), 0);
+}
+
+static const char *run(const struct test *test)
+{
+	static const struct test after = { .name = "leave_nothing",
+					   .run = leave_nothing };
+	const char *failure = run_in_fork(test);
+
+	if (!failure) {
+		struct test check = after;
+
+		check.params = test->params;
+		failure = run_in_fork(&check);
+	}
+	return failure;
+}
+
+static void usage(FILE *to)
+{
+	fputs("usage: kernel-tests [--list] [--seed N] [GLOB...]\n"
+	      "Runs the tests whose name matches a GLOB; without one, all.\n",
+	      to);
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "list", no_argument, NULL, 'l' },
+		{ "seed", required_argument, NULL, 's' },
+		{ "help", no_argument, NULL, 'h' },
+		{ 0 },
+	};
+	size_t count = (size_t)(__stop_tests - __start_tests);
+	const struct test **order = calloc(count, sizeof(*order));
+	unsigned int passed = 0, failed = 0;
+	bool list = false;
+	int option;
+
+	verdict = mmap(NULL, sizeof(*verdict), PROT_READ | PROT_WRITE,
+		       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (!order || verdict == MAP_FAILED)
+		return 2;
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	seed = (uint64_t)time(NULL);
+	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		switch (option) {
+		case 'l':
+			list = true;
+			break;
+		case 's':
+			seed = strtoull(optarg, NULL, 0);
+			break;
+		case 'h':
+			usage(stdout);
+			return 0;
+		default:
+			usage(stderr);
+			return 2;
+		}
+	}
+
+	for (size_t i = 0; i < count; i++)
+		order[i] = &__start_tests[i];
+	qsort(order, count, sizeof(*order), by_place);
+	if (!list) {
+		system_prepare();
+		printf("seed %llu\n", (unsigned long long)seed);
+	}
+	for (size_t i = 0; i < count; i++) {
+		const char *failure;
+
+		if (!wanted(order[i], argv + optind))
+			continue;
+		if (list) {
+			printf("%s  %s\n", order[i]->name, order[i]->promise);
+			continue;
+		}
+		failure = run(order[i]);
+		report(order[i], failure);
+		if (failure)
+			failed++;
+		else
+			passed++;
+	}
+	free(order);
+	if (list)
+		return 0;
+	printf("%u passed, %u failed\n", passed, failed);
+	return failed || !passed;
+}

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: MIT
+/*
+ * system.c - the running kernel seen from a test.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <fcntl.h>
+#include <glob.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "device.h"
+#include "harness.h"
+#include "system.h"
+
+#define MODULE	    "barlease_vfio_pci"
+#define MODULE_PATH "/sys/module/" MODULE
+#define DEBUGFS	    "/sys/kernel/debug"
+#define TRACEFS	    "/sys/kernel/tracing"
+#define EVENTS	    TRACEFS "/events/barlease/enable"
+
+char *read_file(const char *path)
+{
+	size_t size = 0, room = 0;
+	char *text = NULL;
+	ssize_t got;
+	int fd;
+
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	CHECK_THAT(fd >= 0, "expected to open %s, saw %s", path,
+		   strerrorname_np(errno));
+	do {
+		if (room - size < 4096) {
+			room = room * 2 + 8192;
+			text = realloc(text, room);
+			CHECK(text);
+		}
+		got = CHECK_OK(read(fd, text + size, room - size - 1));
+		size += (size_t)got;
+	} while (got);
+	close(fd);
+	text[size] = '\0';
+	return text;
+}
+
+void write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	CHECK_THAT(fd >= 0, "expected to open %s, saw %s", path,
+		   strerrorname_np(errno));
+	CHECK_THAT(write(fd, text, strlen(text)) == (ssize_t)strlen(text),
+		   "expected to write \"%s\" to %s, saw %s", text, path,
+		   strerrorname_np(errno));
+	close(fd);
+}
+
+/* What is loaded, known to all processes of a run. */
+static struct {
+	bool known;
+	char params[256];
+} *loaded;
+
+void system_prepare(void)
+{
+	loaded = mmap(NULL, sizeof(*loaded), PROT_READ | PROT_WRITE,
+		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	CHECK(loaded != MAP_FAILED);
+	if (access(DEBUGFS "/tracing", F_OK))
+		CHECK_OK(mount("debugfs", DEBUGFS, "debugfs", 0, NULL));
+	if (access(TRACEFS "/trace", F_OK))
+		CHECK_OK(mount("tracefs", TRACEFS, "tracefs", 0, NULL));
+}
+
+bool module_is_loaded(void)
+{
+	return !access(MODULE_PATH, F_OK);
+}
+
+int module_try_load(const char *params)
+{
+	const char *path = getenv("BARLEASE_KO");
+	int fd, result, error;
+
+	CHECK_THAT(path, "expected BARLEASE_KO to name the module");
+	fd = (int)CHECK_OK(open(path, O_RDONLY | O_CLOEXEC));
+	result = (int)syscall(SYS_finit_module, fd, params ? params : "", 0);
+	error = errno;
+	close(fd);
+	loaded->known = false;
+	errno = error;
+	return result;
+}
+
+int module_try_unload(void)
+{
+	return (int)syscall(SYS_delete_module, MODULE, O_NONBLOCK);
+}
+
+void module_load(const char *params)
+{
+	if (module_is_loaded())
+		CHECK_OK(module_try_unload());
+	CHECK_OK(module_try_load(params));
+	bind_devices();
+	snprintf(loaded->params, sizeof(loaded->params), "%s",
+		 params ? params : "");
+	loaded->known = true;
+}
+
+void module_require(const char *params)
+{
+	if (!loaded->known || !module_is_loaded() ||
+	    strcmp(loaded->params, params ? params : ""))
+		module_load(params);
+}
+
+char *module_parameter(const char *name)
+{
+	char path[128], *text;
+
+	snprintf(path, sizeof(path), MODULE_PATH "/parameters/%s", name);
+	text = read_file(path);
+	text[strcspn(text, "\n")] = '\0';
+	return text;
+}
+
+static char *read_leases(const char *bdf)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), DEBUGFS "/barlease/%s/leases", bdf);
+	return read_file(path);
+}
+
+static bool is_row(const char *line)
+{
+	return *line >= '0' && *line <= '9';
+}
+
+static unsigned int count_rows(const char *text)
+{
+	unsigned int rows = 0;
+
+	for (const char *line = text; *line; line += strcspn(line, "\n") + 1) {
+		rows += is_row(line);
+		if (!strchr(line, '\n'))
+			break;
+	}
+	return rows;
+}
+
+unsigned int lease_rows(const char *bdf)
+{
+	char *text = read_leases(bdf);
+	unsigned int rows = count_rows(text);
+
+	free(text);
+	return rows;
+}
+
+unsigned int leases_alive(void)
+{
+	unsigned int rows = 0;
+	glob_t found;
+
+	if (glob(DEBUGFS "/barlease/*/leases", 0, NULL, &found))
+		return 0;
+	for (size_t i = 0; i < found.gl_pathc; i++) {
+		char *text = read_file(found.gl_pathv[i]);
+
+		rows += count_rows(text);
+		free(text);
+	}
+	globfree(&found);
+	return rows;
+}
+
+char *lease_row(const char *bdf, uint64_t id)
+{
+	char *text = read_leases(bdf), *row = NULL, *rest = text;
+
+	for (char *line; !row && (line = strsep(&rest, "\n"));)
+		if (is_row(line) && strtoull(line, NULL, 0) == id)
+			row = strdup(line);
+	free(text);
+	return row;
+}
+
+void trace_start(void)
+{
+	write_file(TRACEFS "/tracing_on", "1");
+	write_file(EVENTS, "1");
+	/* Opening it for writing with O_TRUNC is what empties the buffer. */
+	close((int)CHECK_OK(open(TRACEFS "/trace", O_WRONLY | O_TRUNC)));
+}
+
+char *trace_stop(void)
+{
+	write_file(EVENTS, "0");
+	return read_file(TRACEFS "/trace");
+}
+
+unsigned int lines_with(const char *text, const char *word, const char *also)
+{
+	char *copy = strdup(text), *rest = copy;
+	unsigned int lines = 0;
+
+	for (char *line; (line = strsep(&rest, "\n"));)
+		lines += strstr(line, word) && strstr(line, also);
+	free(copy);
+	return lines;
+}
+
+unsigned int count_fds(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	unsigned int count = 0;
+
+	CHECK(dir);
+	while (readdir(dir))
+		count++;
+	closedir(dir);
+	return count;
+}
+
+long thread_faults(void)
+{
+	struct rusage usage;
+
+	CHECK_OK(getrusage(RUSAGE_THREAD, &usage));
+	return usage.ru_minflt + usage.ru_majflt;
+}
