@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: MIT
+/*
+ * device.c - a PCI device under VFIO: bind it, open it with its group and a
+ * container, reset it, write its command register.
+ */
+#include <endian.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/pci_regs.h>
+#include <linux/vfio.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "barlease_device.h"
+
+#define PCI_SYSFS "/sys/bus/pci"
+
+#define RESET_PATIENCE_MS 10000
+#define RESET_PAUSE_MS    5
+
+/* Write out the address in full; nothing else gets into a sysfs path. */
+static int parse_bdf(const char *bdf, char out[16])
+{
+	unsigned int domain, bus, dev, fn;
+	int end = 0;
+
+	if (sscanf(bdf, "%8x:%2x:%2x.%1u%n", &domain, &bus, &dev, &fn, &end) != 4 ||
+	    bdf[end] || dev > 31 || fn > 7 ||
+	    snprintf(out, 16, "%04x:%02x:%02x.%u", domain, bus, dev, fn) >= 16) {
+		errno = EINVAL;
+		return -1;
+	}
+	return 0;
+}
+
+/*
+ * What a link in the device's sysfs directory points to, without its path; NULL
+ * with errno set when there is no such link. target is where the text lives.
+ */
+static const char *link_name(const char *bdf, const char *link, char target[PATH_MAX])
+{
+	char path[PATH_MAX], *slash;
+	ssize_t len;
+
+	snprintf(path, sizeof(path), PCI_SYSFS "/devices/%s/%s", bdf, link);
+	len = readlink(path, target, PATH_MAX - 1);
+	if (len < 0)
+		return NULL;
+	target[len] = '\0';
+	slash = strrchr(target, '/');
+	return slash ? slash + 1 : target;
+}
+
+static int write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	int saved;
+	ssize_t len;
+
+	if (fd < 0)
+		return -1;
+	len = write(fd, text, strlen(text));
+	saved = errno;
+	close(fd);
+	errno = saved;
+	return len < 0 ? -1 : 0;
+}
+
+int barlease_device_bind(const char *bdf, const char *driver)
+{
+	char address[16], path[PATH_MAX], target[PATH_MAX];
+	const char *bound;
+
+	if (parse_bdf(bdf, address))
+		return -1;
+
+	snprintf(path, sizeof(path), PCI_SYSFS "/devices/%s/driver_override", address);
+	if (write_file(path, driver ? driver : "\n"))
+		return -1;
+
+	bound = link_name(address, "driver", target);
+	if (bound && driver && strcmp(bound, driver) == 0)
+		return 0;
+	snprintf(path, sizeof(path), PCI_SYSFS "/devices/%s/driver/unbind", address);
+	if (bound && write_file(path, address))
+		return -1;
+	if (write_file(PCI_SYSFS "/drivers_probe", address))
+		return -1;
+
+	/* The kernel does not say so when it finds no such driver. */
+	bound = link_name(address, "driver", target);
+	if (driver && (!bound || strcmp(bound, driver) != 0)) {
+		errno = ENODEV;
+		return -1;
+	}
+	return 0;
+}
+
+static int open_container(struct barlease_device *dev)
+{
+	struct vfio_group_status status = { .argsz = sizeof(status) };
+	char path[64];
+
+	snprintf(path, sizeof(path), "/dev/vfio/%d", dev->group);
+	dev->group_fd = open(path, O_RDWR | O_CLOEXEC);
+	if (dev->group_fd < 0)
+		return -1;
+	if (ioctl(dev->group_fd, VFIO_GROUP_GET_STATUS, &status) < 0)
+		return -1;
+	if (!(status.flags & VFIO_GROUP_FLAGS_VIABLE)) {
+		errno = EPERM;
+		return -1;
+	}
+
+	dev->container_fd = open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC);
+	if (dev->container_fd < 0)
+		return -1;
+	if (ioctl(dev->group_fd, VFIO_GROUP_SET_CONTAINER, &dev->container_fd) < 0)
+		return -1;
+	return ioctl(dev->container_fd, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU);
+}
+
+static int region_info(int device_fd, uint32_t index, struct vfio_region_info *info)
+{
+	*info = (struct vfio_region_info){ .argsz = sizeof(*info), .index = index };
+	return ioctl(device_fd, VFIO_DEVICE_GET_REGION_INFO, info);
+}
+
+static int read_bars(struct barlease_device *dev)
+{
+	struct vfio_region_info info;
+
+	for (int i = 0; i < BARLEASE_BARS; i++) {
+		if (region_info(dev->device_fd, i, &info) < 0)
+			return -1;
+		dev->bars[i].size = info.size;
+		dev->bars[i].offset = info.offset;
+		dev->bars[i].flags = info.flags;
+	}
+	return 0;
+}
+
+int barlease_device_open(struct barlease_device *dev, const char *bdf)
+{
+	char target[PATH_MAX];
+	const char *group;
+	int saved;
+
+	*dev = (struct barlease_device){
+		.container_fd = -1,
+		.group_fd = -1,
+		.device_fd = -1,
+	};
+	if (parse_bdf(bdf, dev->bdf))
+		return -1;
+	group = link_name(dev->bdf, "iommu_group", target);
+	if (!group) {
+		errno = ENODEV;
+		return -1;
+	}
+	dev->group = atoi(group);
+
+	if (open_container(dev) < 0)
+		goto fail;
+	dev->device_fd = ioctl(dev->group_fd, VFIO_GROUP_GET_DEVICE_FD, dev->bdf);
+	if (dev->device_fd < 0)
+		goto fail;
+	if (read_bars(dev))
+		goto fail;
+	return 0;
+
+fail:
+	saved = errno;
+	barlease_device_close(dev);
+	errno = saved;
+	return -1;
+}
+
+static void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+void barlease_device_close(struct barlease_device *dev)
+{
+	close_fd(&dev->device_fd);
+	close_fd(&dev->group_fd);
+	close_fd(&dev->container_fd);
+}
+
+/*
+ * The kernel takes the locks of a reset by trylock, and fails when somebody
+ * holds one just then: nothing tells when they are free, so ask again.
+ */
+static int reset_ioctl(int device_fd, unsigned long request, void *arg)
+{
+	const struct timespec pause = { .tv_nsec = RESET_PAUSE_MS * 1000000L };
+	int ret;
+
+	for (int ms = 0; ms < RESET_PATIENCE_MS; ms += RESET_PAUSE_MS) {
+		ret = ioctl(device_fd, request, arg);
+		if (ret == 0 || (errno != EBUSY && errno != EAGAIN))
+			return ret;
+		nanosleep(&pause, NULL);
+	}
+	return ret;
+}
+
+int barlease_device_reset(struct barlease_device *dev)
+{
+	struct vfio_device_info info = { .argsz = sizeof(info) };
+
+	if (ioctl(dev->device_fd, VFIO_DEVICE_GET_INFO, &info) < 0)
+		return -1;
+	if (!(info.flags & VFIO_DEVICE_FLAGS_RESET)) {
+		errno = ENOTTY;
+		return -1;
+	}
+	return reset_ioctl(dev->device_fd, VFIO_DEVICE_RESET, NULL);
+}
+
+int barlease_device_hot_reset(struct barlease_device *dev)
+{
+	union {
+		struct vfio_pci_hot_reset head;
+		char bytes[sizeof(struct vfio_pci_hot_reset) + sizeof(int)];
+	} arg = { .head = { .argsz = sizeof(arg), .count = 1 } };
+
+	memcpy(arg.head.group_fds, &dev->group_fd, sizeof(int));
+	return reset_ioctl(dev->device_fd, VFIO_DEVICE_PCI_HOT_RESET, &arg);
+}
+
+int barlease_device_command(struct barlease_device *dev, uint16_t set, uint16_t clear)
+{
+	struct vfio_region_info config;
+	uint16_t command;
+
+	if (region_info(dev->device_fd, VFIO_PCI_CONFIG_REGION_INDEX, &config) < 0)
+		return -1;
+	if (pread(dev->device_fd, &command, sizeof(command),
+		  config.offset + PCI_COMMAND) != sizeof(command))
+		goto fail;
+	command = htole16((le16toh(command) & ~clear) | set);
+	if (pwrite(dev->device_fd, &command, sizeof(command),
+		   config.offset + PCI_COMMAND) != sizeof(command))
+		goto fail;
+	return 0;
+
+fail:
+	errno = EIO;
+	return -1;
+}
