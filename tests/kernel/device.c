@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <linux/dma-buf.h>
+#include <linux/pci_regs.h>
 #include <setjmp.h>
 #include <stdio.h>
 #include <string.h>
@@ -91,6 +92,54 @@ void *map_bar(const struct barlease_device *dev, int bar, uint64_t offset,
 {
 	return map(dev->device_fd, dev->bars[bar].offset + offset, length,
 		   prot);
+}
+
+static off_t config_offset(uint32_t offset)
+{
+	return (off_t)VFIO_PCI_CONFIG_REGION_INDEX << 40 | offset;
+}
+
+uint32_t read_config(const struct barlease_device *dev, uint32_t offset,
+		     size_t size)
+{
+	uint32_t value = 0;
+
+	CHECK_EQ(pread(dev->device_fd, &value, size, config_offset(offset)),
+		 size);
+	return value;
+}
+
+void write_config(const struct barlease_device *dev, uint32_t offset,
+		  uint32_t value, size_t size)
+{
+	CHECK_EQ(pwrite(dev->device_fd, &value, size, config_offset(offset)),
+		 size);
+}
+
+uint32_t find_capability(const struct barlease_device *dev, uint8_t id)
+{
+	uint32_t at = read_config(dev, PCI_CAPABILITY_LIST, 1);
+
+	while (at && read_config(dev, at + PCI_CAP_LIST_ID, 1) != id)
+		at = read_config(dev, at + PCI_CAP_LIST_NEXT, 1);
+	CHECK_THAT(at, "expected %s to have capability %u, saw none", dev->bdf,
+		   id);
+	return at;
+}
+
+void set_decoding(struct barlease_device *dev, bool on)
+{
+	CHECK_OK(barlease_device_command(dev, on ? PCI_COMMAND_MEMORY : 0,
+					 on ? 0 : PCI_COMMAND_MEMORY));
+}
+
+void set_power_state(const struct barlease_device *dev, unsigned int state)
+{
+	uint32_t at = find_capability(dev, PCI_CAP_ID_PM) + PCI_PM_CTRL;
+	uint32_t value = read_config(dev, at, 2);
+
+	write_config(dev, at, (value & ~PCI_PM_CTRL_STATE_MASK) | state, 2);
+	CHECK_EQ(read_config(dev, at, 2) & PCI_PM_CTRL_STATE_MASK, state);
 }
 
 /* A buffer of the exact size, so that a kernel that reads on is seen. */

@@ -41,6 +41,17 @@ struct barlease_device open_device(enum device_kind kind);
 void *map_bar(const struct barlease_device *dev, int bar, uint64_t offset,
 	      uint64_t length, int prot);
 
+/* Config space, through VFIO. */
+uint32_t read_config(const struct barlease_device *dev, uint32_t offset,
+		     size_t size);
+void write_config(const struct barlease_device *dev, uint32_t offset,
+		  uint32_t value, size_t size);
+/* The offset of a capability (PCI_CAP_ID_*); the test fails without it. */
+uint32_t find_capability(const struct barlease_device *dev, uint8_t id);
+void set_decoding(struct barlease_device *dev, bool on);
+/* 0: D0, 3: D3hot. */
+void set_power_state(const struct barlease_device *dev, unsigned int state);
+
 /*
  * The ABI, by plain ioctls: -1 and errno as the kernel says. device and lease
  * are fds.

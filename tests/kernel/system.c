@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
@@ -84,19 +85,25 @@ bool module_is_loaded(void)
 	return !access(MODULE_PATH, F_OK);
 }
 
-int module_try_load(const char *params)
+/* 0, or -1 with errno; the file is named by an environment variable. */
+static int load_file(const char *variable, const char *params)
 {
-	const char *path = getenv("BARLEASE_KO");
+	const char *path = getenv(variable);
 	int fd, result, error;
 
-	CHECK_THAT(path, "expected BARLEASE_KO to name the module");
+	CHECK_THAT(path, "expected %s to name a module", variable);
 	fd = (int)CHECK_OK(open(path, O_RDONLY | O_CLOEXEC));
-	result = (int)syscall(SYS_finit_module, fd, params ? params : "", 0);
+	result = (int)syscall(SYS_finit_module, fd, params, 0);
 	error = errno;
 	close(fd);
-	loaded->known = false;
 	errno = error;
 	return result;
+}
+
+int module_try_load(const char *params)
+{
+	loaded->known = false;
+	return load_file("BARLEASE_KO", params ? params : "");
 }
 
 int module_try_unload(void)
@@ -237,4 +244,18 @@ long thread_faults(void)
 
 	CHECK_OK(getrusage(RUSAGE_THREAD, &usage));
 	return usage.ru_minflt + usage.ru_majflt;
+}
+
+struct ptwalk page_entry(const void *at)
+{
+	static int fd = -1;
+	struct ptwalk walk = { .address = (uintptr_t)at };
+
+	if (access("/dev/" PTWALK_DEVICE, F_OK))
+		CHECK_OK(load_file("PTWALK_KO", ""));
+	if (fd < 0)
+		fd = (int)CHECK_OK(
+			open("/dev/" PTWALK_DEVICE, O_RDONLY | O_CLOEXEC));
+	CHECK_OK(ioctl(fd, PTWALK_IOCTL, &walk));
+	return walk;
 }

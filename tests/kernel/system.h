@@ -10,6 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "ptwalk/ptwalk.h"
+
 /* Once, before the first test. */
 void system_prepare(void);
 
@@ -39,6 +41,9 @@ void trace_start(void);
 char *trace_stop(void);
 /* How many lines of a text have both words. */
 unsigned int lines_with(const char *text, const char *word, const char *also);
+
+/* The leaf entry of this process's page tables, and its memory type. */
+struct ptwalk page_entry(const void *at);
 
 /* Open fds of this process. */
 unsigned int count_fds(void);
