@@ -54,8 +54,7 @@ static const char *find_device(enum device_kind kind)
 		if (entry->d_name[0] != '.' &&
 		    has_id(entry->d_name, "vendor", kinds[kind].vendor) &&
 		    has_id(entry->d_name, "device", kinds[kind].device))
-			snprintf(found[kind], sizeof(*found), "%.15s",
-				 entry->d_name);
+			snprintf(found[kind], sizeof(*found), "%.15s", entry->d_name);
 	closedir(dir);
 	return found[kind][0] ? found[kind] : NULL;
 }
@@ -64,8 +63,7 @@ const char *device_bdf(enum device_kind kind)
 {
 	const char *bdf = find_device(kind);
 
-	CHECK_THAT(bdf, "expected a device of kind %s, saw none",
-		   kinds[kind].name);
+	CHECK_THAT(bdf, "expected a device of kind %s, saw none", kinds[kind].name);
 	return bdf;
 }
 
@@ -90,8 +88,7 @@ struct barlease_device open_device(enum device_kind kind)
 void *map_bar(const struct barlease_device *dev, int bar, uint64_t offset,
 	      uint64_t length, int prot)
 {
-	return map(dev->device_fd, dev->bars[bar].offset + offset, length,
-		   prot);
+	return map(dev->device_fd, dev->bars[bar].offset + offset, length, prot);
 }
 
 static off_t config_offset(uint32_t offset)
@@ -99,21 +96,18 @@ static off_t config_offset(uint32_t offset)
 	return (off_t)VFIO_PCI_CONFIG_REGION_INDEX << 40 | offset;
 }
 
-uint32_t read_config(const struct barlease_device *dev, uint32_t offset,
-		     size_t size)
+uint32_t read_config(const struct barlease_device *dev, uint32_t offset, size_t size)
 {
 	uint32_t value = 0;
 
-	CHECK_EQ(pread(dev->device_fd, &value, size, config_offset(offset)),
-		 size);
+	CHECK_EQ(pread(dev->device_fd, &value, size, config_offset(offset)), size);
 	return value;
 }
 
-void write_config(const struct barlease_device *dev, uint32_t offset,
-		  uint32_t value, size_t size)
+void write_config(const struct barlease_device *dev, uint32_t offset, uint32_t value,
+		  size_t size)
 {
-	CHECK_EQ(pwrite(dev->device_fd, &value, size, config_offset(offset)),
-		 size);
+	CHECK_EQ(pwrite(dev->device_fd, &value, size, config_offset(offset)), size);
 }
 
 uint32_t find_capability(const struct barlease_device *dev, uint8_t id)
@@ -122,8 +116,7 @@ uint32_t find_capability(const struct barlease_device *dev, uint8_t id)
 
 	while (at && read_config(dev, at + PCI_CAP_LIST_ID, 1) != id)
 		at = read_config(dev, at + PCI_CAP_LIST_NEXT, 1);
-	CHECK_THAT(at, "expected %s to have capability %u, saw none", dev->bdf,
-		   id);
+	CHECK_THAT(at, "expected %s to have capability %u, saw none", dev->bdf, id);
 	return at;
 }
 
@@ -163,9 +156,8 @@ int abi_feature(int device, uint32_t flags, void *data, size_t size)
 	return result;
 }
 
-int abi_export(int device, uint32_t bar,
-	       const struct vfio_region_dma_range *ranges, uint32_t nr_ranges,
-	       uint32_t open_flags)
+int abi_export(int device, uint32_t bar, const struct vfio_region_dma_range *ranges,
+	       uint32_t nr_ranges, uint32_t open_flags)
 {
 	size_t length = nr_ranges * sizeof(*ranges);
 	size_t size = sizeof(struct vfio_device_feature_dma_buf) + length;
@@ -181,8 +173,7 @@ int abi_export(int device, uint32_t bar,
 	if (length)
 		memcpy(export->dma_ranges, ranges, length);
 	result = abi_feature(device,
-			     VFIO_DEVICE_FEATURE_GET |
-				     VFIO_DEVICE_FEATURE_DMA_BUF,
+			     VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_DMA_BUF,
 			     export, size);
 	error = errno;
 	free(export);
@@ -194,8 +185,7 @@ int abi_revoke(int device, int lease)
 {
 	struct barlease_feature_revoke revoke = { .dmabuf_fd = lease };
 
-	return abi_feature(device,
-			   VFIO_DEVICE_FEATURE_SET | BARLEASE_FEATURE_REVOKE,
+	return abi_feature(device, VFIO_DEVICE_FEATURE_SET | BARLEASE_FEATURE_REVOKE,
 			   &revoke, sizeof(revoke));
 }
 
@@ -204,16 +194,14 @@ int abi_memattr(int device, int lease, uint32_t memattr)
 	struct barlease_feature_memattr set = { .dmabuf_fd = lease,
 						.memattr = memattr };
 
-	return abi_feature(device,
-			   VFIO_DEVICE_FEATURE_SET | BARLEASE_FEATURE_MEMATTR,
+	return abi_feature(device, VFIO_DEVICE_FEATURE_SET | BARLEASE_FEATURE_MEMATTR,
 			   &set, sizeof(set));
 }
 
 int abi_info(int device, int lease, struct barlease_feature_info *info)
 {
 	*info = (struct barlease_feature_info){ .dmabuf_fd = lease };
-	return abi_feature(device,
-			   VFIO_DEVICE_FEATURE_GET | BARLEASE_FEATURE_INFO,
+	return abi_feature(device, VFIO_DEVICE_FEATURE_GET | BARLEASE_FEATURE_INFO,
 			   info, sizeof(*info));
 }
 
@@ -230,18 +218,17 @@ int abi_prefault(int lease)
 }
 
 int lease_ranges(const struct barlease_device *dev, uint32_t bar,
-		 const struct vfio_region_dma_range *ranges,
-		 uint32_t nr_ranges, uint32_t open_flags)
+		 const struct vfio_region_dma_range *ranges, uint32_t nr_ranges,
+		 uint32_t open_flags)
 {
-	return (int)CHECK_OK(abi_export(dev->device_fd, bar, ranges, nr_ranges,
-					open_flags));
+	return (int)CHECK_OK(
+		abi_export(dev->device_fd, bar, ranges, nr_ranges, open_flags));
 }
 
 int lease(const struct barlease_device *dev, uint32_t bar, uint64_t offset,
 	  uint64_t length)
 {
-	struct vfio_region_dma_range range = { .offset = offset,
-					       .length = length };
+	struct vfio_region_dma_range range = { .offset = offset, .length = length };
 
 	return lease_ranges(dev, bar, &range, 1, O_RDWR | O_CLOEXEC);
 }
@@ -261,20 +248,19 @@ uint64_t faults(const struct barlease_device *dev, int lease)
 
 void *map(int fd, uint64_t offset, uint64_t length, int prot)
 {
-	return CHECK_MAP(mmap(NULL, length, prot, MAP_SHARED, fd,
-			      (off_t)offset));
+	return CHECK_MAP(mmap(NULL, length, prot, MAP_SHARED, fd, (off_t)offset));
 }
 
 void *map_at(int fd, uint64_t offset, uint64_t length, int prot, uint64_t hint)
 {
 	/* What stays reserved around it keeps neighbours away. */
-	char *room = CHECK_MAP(mmap(NULL, length + 2 * GIB(1), PROT_NONE,
-				    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-				    -1, 0));
+	char *room =
+		CHECK_MAP(mmap(NULL, length + 2 * GIB(1), PROT_NONE,
+			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
 	uint64_t skip = (hint - (uintptr_t)room) % GIB(1);
 
-	return CHECK_MAP(mmap(room + skip, length, prot,
-			      MAP_SHARED | MAP_FIXED, fd, (off_t)offset));
+	return CHECK_MAP(mmap(room + skip, length, prot, MAP_SHARED | MAP_FIXED, fd,
+			      (off_t)offset));
 }
 
 /* SA_NODEFER, so that no access pays for saving the signal mask. */
@@ -290,8 +276,7 @@ static void on_signal(int number)
 
 __attribute__((constructor)) static void catch_signals(void)
 {
-	struct sigaction action = { .sa_handler = on_signal,
-				    .sa_flags = SA_NODEFER };
+	struct sigaction action = { .sa_handler = on_signal, .sa_flags = SA_NODEFER };
 
 	sigaction(SIGBUS, &action, NULL);
 	sigaction(SIGSEGV, &action, NULL);
@@ -329,8 +314,7 @@ static uint32_t stamp(uint64_t page)
 void stamp_pages(const struct barlease_device *dev)
 {
 	char *bar = map_bar(dev, RAM_BAR, 0, RAM_SIZE, PROT_READ | PROT_WRITE);
-	volatile uint32_t *last =
-		(void *)(bar + RAM_SIZE - PAGE_SIZE + STAMP_OFFSET);
+	volatile uint32_t *last = (void *)(bar + RAM_SIZE - PAGE_SIZE + STAMP_OFFSET);
 
 	/* The last page is written last: it tells that all are. */
 	for (uint64_t page = 0; *last != stamp(RAM_PAGES - 1); page++)

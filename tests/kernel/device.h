@@ -16,9 +16,9 @@
 #include "barlease_uapi.h"
 #include "harness.h"
 
-#define KIB(n)	  ((uint64_t)(n) << 10)
-#define MIB(n)	  ((uint64_t)(n) << 20)
-#define GIB(n)	  ((uint64_t)(n) << 30)
+#define KIB(n)    ((uint64_t)(n) << 10)
+#define MIB(n)    ((uint64_t)(n) << 20)
+#define GIB(n)    ((uint64_t)(n) << 30)
 #define PAGE_SIZE KIB(4)
 
 enum device_kind {
@@ -28,7 +28,7 @@ enum device_kind {
 	EDU_DEVICE,  /* 1 MiB of registers in BAR0 */
 };
 
-#define RAM_BAR	  2
+#define RAM_BAR   2
 #define RAM_SIZE  GIB(1)
 #define RAM_PAGES (RAM_SIZE / PAGE_SIZE)
 
@@ -42,10 +42,9 @@ void *map_bar(const struct barlease_device *dev, int bar, uint64_t offset,
 	      uint64_t length, int prot);
 
 /* Config space, through VFIO. */
-uint32_t read_config(const struct barlease_device *dev, uint32_t offset,
-		     size_t size);
-void write_config(const struct barlease_device *dev, uint32_t offset,
-		  uint32_t value, size_t size);
+uint32_t read_config(const struct barlease_device *dev, uint32_t offset, size_t size);
+void write_config(const struct barlease_device *dev, uint32_t offset, uint32_t value,
+		  size_t size);
 /* The offset of a capability (PCI_CAP_ID_*); the test fails without it. */
 uint32_t find_capability(const struct barlease_device *dev, uint8_t id);
 void set_decoding(struct barlease_device *dev, bool on);
@@ -57,9 +56,8 @@ void set_power_state(const struct barlease_device *dev, unsigned int state);
  * are fds.
  */
 int abi_feature(int device, uint32_t flags, void *data, size_t size);
-int abi_export(int device, uint32_t bar,
-	       const struct vfio_region_dma_range *ranges, uint32_t nr_ranges,
-	       uint32_t open_flags);
+int abi_export(int device, uint32_t bar, const struct vfio_region_dma_range *ranges,
+	       uint32_t nr_ranges, uint32_t open_flags);
 int abi_revoke(int device, int lease);
 int abi_memattr(int device, int lease, uint32_t memattr);
 int abi_info(int device, int lease, struct barlease_feature_info *info);
@@ -71,8 +69,8 @@ int abi_prefault(int lease);
 int lease(const struct barlease_device *dev, uint32_t bar, uint64_t offset,
 	  uint64_t length);
 int lease_ranges(const struct barlease_device *dev, uint32_t bar,
-		 const struct vfio_region_dma_range *ranges,
-		 uint32_t nr_ranges, uint32_t open_flags);
+		 const struct vfio_region_dma_range *ranges, uint32_t nr_ranges,
+		 uint32_t open_flags);
 struct barlease_feature_info info(const struct barlease_device *dev, int lease);
 uint64_t faults(const struct barlease_device *dev, int lease);
 
@@ -88,9 +86,9 @@ void *map(int fd, uint64_t offset, uint64_t length, int prot);
 int try_load(const volatile void *at, uint32_t *value);
 int try_store(volatile void *at, uint32_t value);
 
-#define CHECK_LOADS(at)	 CHECK_EQ(try_load(at, &(uint32_t){ 0 }), 0)
+#define CHECK_LOADS(at)  CHECK_EQ(try_load(at, &(uint32_t){ 0 }), 0)
 #define CHECK_STORES(at) CHECK_EQ(try_store(at, 0x5709e), 0)
-#define CHECK_GONE(at)	 CHECK_EQ(try_load(at, &(uint32_t){ 0 }), SIGBUS)
+#define CHECK_GONE(at)   CHECK_EQ(try_load(at, &(uint32_t){ 0 }), SIGBUS)
 
 /*
  * Stamps tell the pages of the RAM BAR apart: each has its number at this

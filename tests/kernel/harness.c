@@ -31,7 +31,7 @@ extern const struct test __start_tests[], __stop_tests[];
 static struct {
 	atomic_flag taken;
 	char text[1024];
-} *verdict;
+} * verdict;
 
 static uint64_t seed;
 
@@ -68,13 +68,12 @@ void check_eq(const char *file, int line, const char *what, uint64_t seen,
 	      uint64_t want)
 {
 	if (seen != want)
-		fail_at(file, line,
-			"%s: expected %lld (%#llx), saw %lld (%#llx)", what,
+		fail_at(file, line, "%s: expected %lld (%#llx), saw %lld (%#llx)", what,
 			(long long)want, (long long)want, (long long)seen,
 			(long long)seen);
 }
 
-static const char *errno_name(int error)
+const char *errno_name(int error)
 {
 	const char *name = strerrorname_np(error);
 
@@ -89,8 +88,7 @@ long check_ok(const char *file, int line, const char *what, long seen)
 	return seen;
 }
 
-void check_errno(const char *file, int line, const char *what, long seen,
-		 int want)
+void check_errno(const char *file, int line, const char *what, long seen, int want)
 {
 	int error = errno;
 
@@ -98,8 +96,8 @@ void check_errno(const char *file, int line, const char *what, long seen,
 		fail_at(file, line, "%s: expected %s, saw success (%ld)", what,
 			errno_name(want), seen);
 	if (error != want)
-		fail_at(file, line, "%s: expected %s, saw %s", what,
-			errno_name(want), errno_name(error));
+		fail_at(file, line, "%s: expected %s, saw %s", what, errno_name(want),
+			errno_name(error));
 }
 
 struct kid kid_start(void (*run)(int sock, void *arg), void *arg)
@@ -219,8 +217,7 @@ static bool wanted(const struct test *test, char **globs)
 static void report(const struct test *test, const char *failure)
 {
 	if (failure)
-		printf("FAIL %s  %s  [%s]\n", test->name, failure,
-		       test->promise);
+		printf("FAIL %s  %s  [%s]\n", test->name, failure, test->promise);
 	else
 		printf("ok   %s  %s\n", test->name, test->promise);
 	fflush(stdout);

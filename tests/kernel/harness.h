@@ -22,39 +22,38 @@ struct test {
 	int line;
 	void (*run)(void);
 	const char *params; /* module parameters; NULL: the defaults */
-	int timeout;	    /* seconds; 0: 60 */
+	int timeout;        /* seconds; 0: 60 */
 };
 
 /*
  * TEST(name, "the promise it holds") { ... }
  * TEST(name, "the promise it holds", .params = "huge_pud=1", .timeout = 90) ...
  */
-#define TEST(id, text, ...)                                                   \
-	static void id(void);                                                 \
-	__attribute__((section("tests"), used,                                \
-		       aligned(8))) static const struct test test_##id = {    \
-		.name = #id,                                                  \
-		.promise = text,                                              \
-		.file = __FILE__,                                             \
-		.line = __LINE__,                                             \
-		.run = id,                                                    \
-		__VA_ARGS__                                                   \
-	};                                                                    \
+#define TEST(id, text, ...)                                                           \
+	static void id(void);                                                         \
+	__attribute__((                                                               \
+		section("tests"), used,                                               \
+		aligned(8))) static const struct test test_##id = { .name = #id,      \
+								    .promise = text,  \
+								    .file = __FILE__, \
+								    .line = __LINE__, \
+								    .run = id,        \
+								    __VA_ARGS__ };    \
 	static void id(void)
 
 /* End the test as failed. */
-__attribute__((noreturn, format(printf, 3, 4))) void
-fail_at(const char *file, int line, const char *format, ...);
+__attribute__((noreturn, format(printf, 3, 4))) void fail_at(const char *file, int line,
+							     const char *format, ...);
 
 /* "1 has printed", but never fails: a line under the test's own. */
 __attribute__((format(printf, 1, 2))) void note(const char *format, ...);
 
 #define FAIL(...) fail_at(__FILE__, __LINE__, __VA_ARGS__)
 
-#define CHECK(cond)                                                  \
-	do {                                                         \
-		if (!(cond))                                         \
-			FAIL("expected %s, saw it false", #cond);    \
+#define CHECK(cond)                                               \
+	do {                                                      \
+		if (!(cond))                                      \
+			FAIL("expected %s, saw it false", #cond); \
 	} while (0)
 
 /* With words of one's own on what was expected and what was seen. */
@@ -64,22 +63,23 @@ __attribute__((format(printf, 1, 2))) void note(const char *format, ...);
 			FAIL(__VA_ARGS__); \
 	} while (0)
 
-#define CHECK_EQ(seen, want)                                               \
+#define CHECK_EQ(seen, want) \
 	check_eq(__FILE__, __LINE__, #seen, (uint64_t)(seen), (uint64_t)(want))
 
 /* A call that returns -1 on error must not: its value. */
-#define CHECK_OK(call) check_ok(__FILE__, __LINE__, #call, (long)(call))
+#define CHECK_OK(call)  check_ok(__FILE__, __LINE__, #call, (long)(call))
 #define CHECK_MAP(call) ((void *)CHECK_OK(call))
 
 /* A call must return -1 with this errno. */
 #define CHECK_ERRNO(call, want) \
 	check_errno(__FILE__, __LINE__, #call, (long)(call), want)
 
+const char *errno_name(int error);
+
 void check_eq(const char *file, int line, const char *what, uint64_t seen,
 	      uint64_t want);
 long check_ok(const char *file, int line, const char *what, long seen);
-void check_errno(const char *file, int line, const char *what, long seen,
-		 int want);
+void check_errno(const char *file, int line, const char *what, long seen, int want);
 
 /*
  * Another process of the test. The socket (seqpacket) leads to the other side;

@@ -12,7 +12,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -21,11 +20,11 @@
 #include "harness.h"
 #include "system.h"
 
-#define MODULE	    "barlease_vfio_pci"
+#define MODULE      "barlease_vfio_pci"
 #define MODULE_PATH "/sys/module/" MODULE
-#define DEBUGFS	    "/sys/kernel/debug"
-#define TRACEFS	    "/sys/kernel/tracing"
-#define EVENTS	    TRACEFS "/events/barlease/enable"
+#define DEBUGFS     "/sys/kernel/debug"
+#define TRACEFS     "/sys/kernel/tracing"
+#define EVENTS      TRACEFS "/events/barlease/enable"
 
 char *read_file(const char *path)
 {
@@ -35,8 +34,7 @@ char *read_file(const char *path)
 	int fd;
 
 	fd = open(path, O_RDONLY | O_CLOEXEC);
-	CHECK_THAT(fd >= 0, "expected to open %s, saw %s", path,
-		   strerrorname_np(errno));
+	CHECK_THAT(fd >= 0, "expected to open %s, saw %s", path, errno_name(errno));
 	do {
 		if (room - size < 4096) {
 			room = room * 2 + 8192;
@@ -55,11 +53,10 @@ void write_file(const char *path, const char *text)
 {
 	int fd = open(path, O_WRONLY | O_CLOEXEC);
 
-	CHECK_THAT(fd >= 0, "expected to open %s, saw %s", path,
-		   strerrorname_np(errno));
+	CHECK_THAT(fd >= 0, "expected to open %s, saw %s", path, errno_name(errno));
 	CHECK_THAT(write(fd, text, strlen(text)) == (ssize_t)strlen(text),
 		   "expected to write \"%s\" to %s, saw %s", text, path,
-		   strerrorname_np(errno));
+		   errno_name(errno));
 	close(fd);
 }
 
@@ -67,17 +64,13 @@ void write_file(const char *path, const char *text)
 static struct {
 	bool known;
 	char params[256];
-} *loaded;
+} * loaded;
 
 void system_prepare(void)
 {
 	loaded = mmap(NULL, sizeof(*loaded), PROT_READ | PROT_WRITE,
 		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	CHECK(loaded != MAP_FAILED);
-	if (access(DEBUGFS "/tracing", F_OK))
-		CHECK_OK(mount("debugfs", DEBUGFS, "debugfs", 0, NULL));
-	if (access(TRACEFS "/trace", F_OK))
-		CHECK_OK(mount("tracefs", TRACEFS, "tracefs", 0, NULL));
 }
 
 bool module_is_loaded(void)
@@ -117,8 +110,7 @@ void module_load(const char *params)
 		CHECK_OK(module_try_unload());
 	CHECK_OK(module_try_load(params));
 	bind_devices();
-	snprintf(loaded->params, sizeof(loaded->params), "%s",
-		 params ? params : "");
+	snprintf(loaded->params, sizeof(loaded->params), "%s", params ? params : "");
 	loaded->known = true;
 }
 
@@ -254,8 +246,7 @@ struct ptwalk page_entry(const void *at)
 	if (access("/dev/" PTWALK_DEVICE, F_OK))
 		CHECK_OK(load_file("PTWALK_KO", ""));
 	if (fd < 0)
-		fd = (int)CHECK_OK(
-			open("/dev/" PTWALK_DEVICE, O_RDONLY | O_CLOEXEC));
+		fd = (int)CHECK_OK(open("/dev/" PTWALK_DEVICE, O_RDONLY | O_CLOEXEC));
 	CHECK_OK(ioctl(fd, PTWALK_IOCTL, &walk));
 	return walk;
 }

@@ -6,11 +6,11 @@
  * got: /proc/PID/pagemap passes over PFN mappings, and the PAT debugfs tells
  * what was registered, not what was inserted.
  */
+#include <asm/msr.h>
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/uaccess.h>
-#include <asm/msr.h>
 
 #include "ptwalk.h"
 
@@ -61,8 +61,7 @@ static void walk_tables(struct mm_struct *mm, struct ptwalk *walk)
 	pmd_entry = READ_ONCE(*pmd);
 	if (pmd_none(pmd_entry) || pmd_leaf(pmd_entry))
 		return answer(walk, PTWALK_PMD, pmd_val(pmd_entry));
-	answer(walk, PTWALK_PTE,
-	       pte_val(READ_ONCE(*pte_offset_kernel(pmd, address))));
+	answer(walk, PTWALK_PTE, pte_val(READ_ONCE(*pte_offset_kernel(pmd, address))));
 }
 
 static long ptwalk_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
