@@ -3,6 +3,7 @@
  * device.c - a PCI device under VFIO: bind it, open it with its group and a
  * container, reset it, write its command register.
  */
+#define _GNU_SOURCE
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>

@@ -3,6 +3,7 @@
  * lease.c - what a lessor does with a lease: export, revoke, set its memory
  * attribute, ask about it. Each is one VFIO_DEVICE_FEATURE ioctl.
  */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>

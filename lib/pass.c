@@ -3,6 +3,7 @@
  * pass.c - hand a lease to another process over a Unix socket: one message,
  * one fd. The receiver believes nothing that it has not checked.
  */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
