@@ -42,8 +42,10 @@ int barlease_device_bind(const char *bdf, const char *driver);
 
 /*
  * Open a device by its address: its group in a container of its own with the
- * type 1 IOMMU, and its BARs read. ENODEV: no such device, or in no IOMMU
- * group; EPERM: the group is not viable, a device of it has another driver.
+ * type 1 IOMMU, and its BARs read. EINVAL: bdf is no address; ENODEV: no such
+ * device, or in no IOMMU group; ENOENT: it has no VFIO driver; EPERM: its group
+ * is not viable, as another device of it has a driver of its own; EBUSY: its
+ * group is open elsewhere.
  */
 int barlease_device_open(struct barlease_device *dev, const char *bdf);
 

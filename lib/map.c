@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "barlease.h"
 
@@ -13,12 +14,12 @@
 #define TRIES 8
 
 /*
- * Find a free range of addresses that is congruent to target modulo align.
- * Returns NULL when there is none.
+ * Find a free range of addresses that is congruent to target, in whole pages,
+ * modulo align. Returns NULL when there is none.
  */
 static void *find_address(size_t length, uint64_t target, size_t align)
 {
-	size_t room;
+	size_t room, page_size = sysconf(_SC_PAGESIZE);
 	char *free_range;
 
 	if (__builtin_add_overflow(length, align, &room))
@@ -33,7 +34,7 @@ static void *find_address(size_t length, uint64_t target, size_t align)
 	 * whose pages those are. So let go, and ask for the address politely.
 	 */
 	munmap(free_range, room);
-	return free_range + ((target - (uintptr_t)free_range) & (align - 1));
+	return free_range + ((target - (uintptr_t)free_range) & (align - page_size));
 }
 
 void *barlease_mmap(int lease_fd, uint64_t offset, size_t length, int prot,
