@@ -370,7 +370,8 @@ TEST(export_allow_msix, "allow_msix=1 lifts the MSI-X guard", .params = "allow_m
 	lease(&dev, bar, 0, dev.bars[bar].size);
 }
 
-TEST(export_order, "EINVAL comes before E2BIG, ENODEV and EPERM, in this order")
+TEST(export_order,
+     "EINVAL comes before E2BIG and ENOSPC, these before ENODEV, that before EPERM")
 {
 	struct barlease_device dev = open_device(NVME_DEVICE);
 	uint32_t bar, none = VFIO_PCI_CONFIG_REGION_INDEX;
@@ -390,6 +391,7 @@ TEST(export_order, "EINVAL comes before E2BIG, ENODEV and EPERM, in this order")
 		  0,
 		  { -PAGE_SIZE, 2 * PAGE_SIZE },
 		  EINVAL },
+		{ "config, no window", none, O_RDWR, 0, { 0, GIB(65536) }, ENOSPC },
 	};
 	range_t late[] = { { table, PAGE_SIZE }, { size, PAGE_SIZE } };
 	uint32_t many = BARLEASE_MAX_RANGES + 1;
@@ -404,6 +406,9 @@ TEST(export_order, "EINVAL comes before E2BIG, ENODEV and EPERM, in this order")
 	CHECK_ERRNO(abi_export(dev.device_fd, none, ranges, many, O_RDWR), E2BIG);
 	CHECK_ERRNO(abi_export(dev.device_fd, bar, ranges, many, O_RDWR), E2BIG);
 	CHECK_ERRNO(abi_export(dev.device_fd, bar, ranges, many, O_WRONLY), EINVAL);
+	/* A bad range is found even behind too many good ones. */
+	ranges[many - 1].length = 0;
+	CHECK_ERRNO(abi_export(dev.device_fd, bar, ranges, many, O_RDWR), EINVAL);
 	CHECK_EQ(lease_rows(dev.bdf), 0);
 }
 

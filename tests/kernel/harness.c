@@ -88,6 +88,12 @@ long check_ok(const char *file, int line, const char *what, long seen)
 	return seen;
 }
 
+void *check_map(const char *file, int line, const char *what, void *seen)
+{
+	check_ok(file, line, what, (long)seen);
+	return seen;
+}
+
 void check_errno(const char *file, int line, const char *what, long seen, int want)
 {
 	int error = errno;

@@ -68,7 +68,7 @@ __attribute__((format(printf, 1, 2))) void note(const char *format, ...);
 
 /* A call that returns -1 on error must not: its value. */
 #define CHECK_OK(call)  check_ok(__FILE__, __LINE__, #call, (long)(call))
-#define CHECK_MAP(call) ((void *)CHECK_OK(call))
+#define CHECK_MAP(call) check_map(__FILE__, __LINE__, #call, call)
 
 /* A call must return -1 with this errno. */
 #define CHECK_ERRNO(call, want) \
@@ -79,6 +79,7 @@ const char *errno_name(int error);
 void check_eq(const char *file, int line, const char *what, uint64_t seen,
 	      uint64_t want);
 long check_ok(const char *file, int line, const char *what, long seen);
+void *check_map(const char *file, int line, const char *what, void *seen);
 void check_errno(const char *file, int line, const char *what, long seen, int want);
 
 /*

@@ -1,0 +1,1 @@
+/work/main/tests/kernel/ptwalk/ptwalk.o
