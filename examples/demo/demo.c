@@ -78,7 +78,7 @@ static void show(const struct actor *actor, const char *does, const char *expect
 	bool ok = matches(seen, expected);
 	const char *on = !colours ? "" : ok ? "\033[32m" : "\033[1;31m";
 
-	printf("%s%s%s %2d %-8s %-39s expected: %-23s seen: %s\n", on,
+	printf("%s%s%s %2d %-8s %-38s expected: %-23s seen: %s\n", on,
 	       ok ? "[ok]  " : "[FAIL]", colours ? "\033[m" : "", ++steps, actor->name,
 	       does, expected, seen);
 	fflush(stdout);
@@ -144,17 +144,17 @@ static void start_actors(void)
 
 static void take_the_device(const char *bdf)
 {
-	char group[ANSWER_SIZE], user[32];
+	char group[ANSWER_SIZE], user[32], opens[64];
 
 	scene("The lessor opens the device. The lessees are ordinary users, who cannot.");
-	step(&lessor, "opens the device: BAR 2 has", "1 GiB", "open %s", bdf);
+	step(&lessor, "opens the device, whose BAR 2 has", "1 GiB", "open %s", bdf);
 	ask(&lessor, "group", group);
+	snprintf(opens, sizeof(opens), "opens the device's node /dev/vfio/%.8s", group);
 	for (int i = 0; i < LESSEES; i++) {
 		snprintf(user, sizeof(user), "uid %d, no capability",
 			 (int)slices[i].uid);
 		step(&lessees[i], "runs as", user, "who");
-		step(&lessees[i], "opens the device's node in /dev/vfio", "EACCES",
-		     "open /dev/vfio/%s", group);
+		step(&lessees[i], opens, "EACCES", "open /dev/vfio/%s", group);
 	}
 }
 
@@ -169,7 +169,8 @@ static void give_leases(void)
 
 	scene("The lessor leases 64 MiB to A, the same to B for reading, two ranges to C.");
 	step(&lessor, "exports", "3 leases", "export");
-	step(&lessor, "waits at a Unix socket", "listening", "listen %s", socket_path);
+	step(&lessor, "takes requests at a Unix socket", "listening", "listen %s",
+	     socket_path);
 	for (int i = 0; i < LESSEES; i++) {
 		snprintf(user, sizeof(user), "uid %d", (int)slices[i].uid);
 		actor_tell(&lessor, "serve");
@@ -183,10 +184,11 @@ static void give_leases(void)
 static void try_a(void)
 {
 	scene("A can read and write its slice, and reaches nothing else.");
-	step(a, "finds in it, one by one", "16384 right pages", "labels");
-	step(&lessor, "counts for those, as pages are 2 MiB", "32 faults", "faults A");
+	step(a, "reads the label of each page, finds", "16384 right pages", "labels");
+	step(&lessor, "counts for that (huge pages of 2 MiB)", "32 faults", "faults A");
 	step(a, "stores 0xa11ce", "stored", "store 8 0xa11ce");
-	step(&lessor, "finds in the BAR, at 256 MiB + 8", "0xa11ce", "word 0x10000008");
+	step(&lessor, "reads the BAR at 256 MiB + 8 bytes", "0xa11ce",
+	     "word 0x10000008");
 	step(a, "maps the page after its last", "EINVAL", "mmap r 0x4000000");
 	step(a, "maps a page for executing", "EPERM", "mmap rx 0");
 }
@@ -194,7 +196,7 @@ static void try_a(void)
 static void try_b(void)
 {
 	scene("B sees the same pages, and cannot change them.");
-	step(b, "finds in it, one by one", "16384 right pages", "labels");
+	step(b, "reads the label of each page, finds", "16384 right pages", "labels");
 	step(b, "loads what A has stored", "0xa11ce", "load 8");
 	step(b, "maps a page for writing", "EACCES", "mmap rw 0");
 	step(b, "makes its mapping writable", "EACCES", "mprotect rw");
@@ -205,10 +207,11 @@ static void try_b(void)
 static void try_c(void)
 {
 	scene("C sees its two ranges end to end: 12 KiB from 512 MiB, 64 KiB from 768 MiB.");
-	step(c, "finds in it, one by one", "19 right pages", "labels");
-	step(c, "maps across the seam: pages", "0x20005000, 0x30000000", "seam 0x3000");
+	step(c, "reads the label of each page, finds", "19 right pages", "labels");
+	step(c, "maps across the seam, sees the pages", "0x20005000, 0x30000000",
+	     "seam 0x3000");
 	step(c, "stores 0xc0ffee in its last page", "stored", "store 0x12008 0xc0ffee");
-	step(&lessor, "finds in the BAR, at 768 MiB + 60 KiB", "0xc0ffee",
+	step(&lessor, "reads the BAR at its place in there", "0xc0ffee",
 	     "word 0x3000f008");
 	step(c, "maps the page after its last", "EINVAL", "mmap rw 0x13000");
 }
@@ -226,8 +229,8 @@ static void revoke_a(void)
 	ask(&lessor, "faults C", faults_c);
 	step(&lessor, "revokes A's lease", "revoked", "revoke A");
 	step(a, "gets", "SIGBUS", "await-sigbus");
-	step(a, "goes on storing all the same, and gets", "only SIGBUS", "retry");
-	step(&lessor, "finds the word since it has revoked", "unchanged",
+	step(a, "tries to go on storing, and gets", "only SIGBUS", "retry");
+	step(&lessor, "compares the word: since the revoke", "unchanged",
 	     "compare-word");
 	step(a, "maps its lease again", "ENODEV", "mmap rw 0");
 	step(b, "reads on, and has had", "0 SIGBUS, 0 wrong", "keep-on");
@@ -242,9 +245,9 @@ static void reset_device(void)
 	step(&lessor, "resets the device", "reset", "reset");
 	step(b, "reads on, and has had", "0 SIGBUS, 0 wrong", "keep-on");
 	step(c, "reads on, and has had", "0 SIGBUS, 0 wrong", "keep-on");
-	step(&lessor, "counts for B, as the reset took its pages", "new faults",
+	step(&lessor, "counts for B, as its pages came back", "new faults",
 	     "compare-faults B");
-	step(&lessor, "counts for C, as the reset took its pages", "new faults",
+	step(&lessor, "counts for C, as its pages came back", "new faults",
 	     "compare-faults C");
 }
 
@@ -254,8 +257,8 @@ static void close_device(void)
 	step_exit(&lessor, "exits");
 	step(b, "gets", "SIGBUS", "await-sigbus");
 	step(c, "gets", "SIGBUS", "await-sigbus");
-	step(b, "goes on reading all the same, and gets", "only SIGBUS", "retry");
-	step(c, "goes on reading all the same, and gets", "only SIGBUS", "retry");
+	step(b, "tries to go on reading, and gets", "only SIGBUS", "retry");
+	step(c, "tries to go on reading, and gets", "only SIGBUS", "retry");
 	step(b, "maps its lease again", "ENODEV", "mmap r 0");
 	step(c, "maps its lease again", "ENODEV", "mmap r 0");
 	for (int i = 0; i < LESSEES; i++)
@@ -302,6 +305,7 @@ int main(int argc, char *argv[])
 	snprintf(socket_path, sizeof(socket_path), "%s/socket", dir);
 	atexit(clean_up);
 
+	printf("barlease: %s and four processes that share its BAR 2\n", argv[1]);
 	start_actors();
 	take_the_device(argv[1]);
 	give_leases();

@@ -22,7 +22,7 @@ void answer(const char *format, ...)
 
 void answer_errno(void)
 {
-	answer("%s", strerrorname_np(errno));
+	answer("%s (%s)", strerrorname_np(errno), strerrordesc_np(errno));
 }
 
 void answer_result(int result, const char *word)

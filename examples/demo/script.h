@@ -22,7 +22,7 @@ void play(const struct command *commands);
  */
 __attribute__((format(printf, 1, 2))) void answer(const char *format, ...);
 
-/* The name of the current errno is the answer. */
+/* Answer with the name of the current errno, and what it means in parentheses. */
 void answer_errno(void);
 
 /* Answer with a word when a call went well (0), else with errno's name. */
