@@ -1,0 +1,484 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The mappings of leases: mmap, faults, prefault, and the hooks that keep what
+ * the core mm does to such mappings from outliving a revoke.
+ */
+#include <linux/fcntl.h>
+#include <linux/mm.h>
+#include <linux/mmap_lock.h>
+#include <linux/module.h>
+#include <linux/moduleparam.h>
+#include <linux/sched/signal.h>
+
+#include "../include/barlease_uapi.h"
+#include "compat.h"
+#include "lease.h"
+#include "trace.h"
+
+static bool huge_pud;
+module_param(huge_pud, bool, 0444);
+MODULE_PARM_DESC(huge_pud, "Map with 1 GiB entries where alignment allows (default: N)");
+
+static int fault_around_set(const char *val, const struct kernel_param *kp)
+{
+	return param_set_uint_minmax(val, kp, PAGE_SIZE >> 10, PMD_SIZE >> 10);
+}
+
+static const struct kernel_param_ops fault_around_ops = {
+	.set = fault_around_set,
+	.get = param_get_uint,
+};
+
+static unsigned int fault_around_kb = 64;
+module_param_cb(fault_around_kb, &fault_around_ops, &fault_around_kb, 0444);
+MODULE_PARM_DESC(fault_around_kb, "KiB that a fault maps where a huge entry does not fit: a page to 2048, rounded down to a power of two (default: 64)");
+
+/* Never more than a PMD covers: a fault must stay below one page table. */
+static unsigned int around_order(void)
+{
+	return max(ilog2(fault_around_kb) + 10, PAGE_SHIFT) - PAGE_SHIFT;
+}
+
+/*
+ * Entries
+ */
+
+static struct barlease_run run_at(struct vm_area_struct *vma,
+				  unsigned long addr, unsigned int order)
+{
+	struct barlease_lease *lease = vma->vm_private_data;
+	struct barlease_view view = {
+		.start = vma->vm_start >> PAGE_SHIFT,
+		.end = vma->vm_end >> PAGE_SHIFT,
+		.page = vma->vm_pgoff - lease->window,
+	};
+
+	return barlease_ranges_run(&lease->ranges, &view, addr >> PAGE_SHIFT,
+				   order);
+}
+
+/*
+ * Whether a 2 MiB or 1 GiB entry belongs at @addr. VMA, span and frame alone
+ * decide, so all faults on a block agree: one that put page table entries under
+ * a block where another was about to put a huge one would make the core warn.
+ */
+static bool leaf_at(struct vm_area_struct *vma, unsigned long addr,
+		    unsigned int order, struct barlease_run *run)
+{
+	*run = run_at(vma, addr, order);
+	return barlease_run_is_leaf(run, order);
+}
+
+/*
+ * @write below tells the core to make a present entry writable: after
+ * clear_refs, a store faults for ever without. But the core warns if that entry
+ * is not ours, so it is asked for only when a leaf is there. It stays there:
+ * whoever zaps holds a lock that the fault holds too, or the VMA's.
+ */
+#ifdef CONFIG_ARCH_SUPPORTS_PMD_PFNMAP
+static bool pmd_wanted(struct vm_fault *vmf, struct barlease_run *run)
+{
+	return leaf_at(vmf->vma, vmf->address, PMD_ORDER, run);
+}
+
+static vm_fault_t map_pmd(struct vm_fault *vmf, const struct barlease_run *run)
+{
+	pmd_t pmd = pmdp_get_lockless(vmf->pmd);
+	bool write = vmf->flags & FAULT_FLAG_WRITE &&
+		     pmd_present(pmd) && pmd_leaf(pmd);
+
+	return vmf_insert_pfn_pmd(vmf, barlease_pfn(run->pfn), write);
+}
+#else
+static bool pmd_wanted(struct vm_fault *vmf, struct barlease_run *run)
+{
+	return false;
+}
+
+static vm_fault_t map_pmd(struct vm_fault *vmf, const struct barlease_run *run)
+{
+	return VM_FAULT_FALLBACK;
+}
+#endif
+
+#ifdef CONFIG_ARCH_SUPPORTS_PUD_PFNMAP
+static bool pud_wanted(struct vm_fault *vmf, struct barlease_run *run)
+{
+	return huge_pud && leaf_at(vmf->vma, vmf->address, PUD_ORDER, run);
+}
+
+static vm_fault_t map_pud(struct vm_fault *vmf, const struct barlease_run *run)
+{
+	pud_t pud = READ_ONCE(*vmf->pud);
+	bool write = vmf->flags & FAULT_FLAG_WRITE &&
+		     pud_present(pud) && pud_leaf(pud);
+
+	return vmf_insert_pfn_pud(vmf, barlease_pfn(run->pfn), write);
+}
+#else
+static bool pud_wanted(struct vm_fault *vmf, struct barlease_run *run)
+{
+	return false;
+}
+
+static vm_fault_t map_pud(struct vm_fault *vmf, const struct barlease_run *run)
+{
+	return VM_FAULT_FALLBACK;
+}
+#endif
+
+/* The page that faulted must go in; its neighbours may. */
+static vm_fault_t map_ptes(struct vm_fault *vmf, const struct barlease_run *run)
+{
+	struct vm_area_struct *vma = vmf->vma;
+	u64 vpn = vmf->address >> PAGE_SHIFT, i;
+	vm_fault_t ret;
+
+	ret = vmf_insert_pfn(vma, vpn << PAGE_SHIFT,
+			     run->pfn + (vpn - run->vpn));
+	if (ret != VM_FAULT_NOPAGE)
+		return ret;
+	for (i = 0; i < run->nr; i++)
+		if (run->vpn + i != vpn &&
+		    vmf_insert_pfn(vma, (run->vpn + i) << PAGE_SHIFT,
+				   run->pfn + i) != VM_FAULT_NOPAGE)
+			break;
+	return VM_FAULT_NOPAGE;
+}
+
+struct wc_run {
+	struct vm_area_struct *vma;
+	unsigned long start;
+	const struct barlease_run *run;
+};
+
+static int map_wc_pte(pte_t *pte, unsigned long addr, void *data)
+{
+	struct wc_run *wc = data;
+	u64 pfn = wc->run->pfn + ((addr >> PAGE_SHIFT) - wc->run->vpn);
+
+	if (pte_none(ptep_get(pte)))
+		set_pte_at(wc->vma->vm_mm, addr, pte,
+			   pte_mkspecial(pfn_pte(pfn, wc->vma->vm_page_prot)));
+	return 0;
+}
+
+/*
+ * On x86 vmf_insert_pfn() replaces the memory type by the one registered for
+ * the BAR, uncached. These entries go in past that.
+ */
+static vm_fault_t map_wc(struct vm_fault *vmf, const struct barlease_run *run)
+{
+	struct wc_run wc = { .vma = vmf->vma, .run = run };
+
+	if (apply_to_page_range(vmf->vma->vm_mm, run->vpn << PAGE_SHIFT,
+				run->nr << PAGE_SHIFT, map_wc_pte, &wc))
+		return VM_FAULT_OOM;
+	return VM_FAULT_NOPAGE;
+}
+
+/*
+ * Faults
+ */
+
+/*
+ * Enter the state in which entries may be made: the lease live, the device
+ * answering, and both held so until lease_leave(). VM_FAULT_NOPAGE lets the
+ * access try again.
+ */
+static vm_fault_t lease_enter(struct barlease_lease *lease)
+{
+	struct barlease_device *dev = lease->dev;
+
+	down_read(&dev->core.memory_lock);
+	if (!down_read_trylock(&dev->reset_sem)) {
+		/*
+		 * A reset is under way. If it is the core's it waits for
+		 * nobody, but one from sysfs may last, and memory_lock must
+		 * stay free for others meanwhile.
+		 */
+		up_read(&dev->core.memory_lock);
+		down_read(&dev->reset_sem);
+		up_read(&dev->reset_sem);
+		return VM_FAULT_NOPAGE;
+	}
+	down_read(&lease->rwsem);
+	/* In this order: the device's state is gone once the lease is closed. */
+	if (lease->state == BARLEASE_LIVE && barlease_memory_enabled(&dev->core))
+		return 0;
+
+	up_read(&lease->rwsem);
+	up_read(&dev->reset_sem);
+	up_read(&dev->core.memory_lock);
+	return VM_FAULT_SIGBUS;
+}
+
+static void lease_leave(struct barlease_lease *lease)
+{
+	up_read(&lease->rwsem);
+	up_read(&lease->dev->reset_sem);
+	up_read(&lease->dev->core.memory_lock);
+}
+
+typedef vm_fault_t (*map_fn)(struct vm_fault *vmf,
+			     const struct barlease_run *run);
+
+static vm_fault_t lease_fault(struct vm_fault *vmf,
+			      const struct barlease_run *run, map_fn map)
+{
+	struct barlease_lease *lease = vmf->vma->vm_private_data;
+	vm_fault_t ret;
+
+	ret = lease_enter(lease);
+	if (!ret) {
+		ret = map(vmf, run);
+		if (ret == VM_FAULT_NOPAGE)
+			atomic64_inc(&lease->faults);
+		lease_leave(lease);
+	}
+	trace_lease_fault(lease, vmf->address, run, ret);
+	return ret;
+}
+
+static vm_fault_t uc_fault(struct vm_fault *vmf)
+{
+	struct barlease_run run;
+
+	/*
+	 * With PR_SET_THP_DISABLE uc_huge_fault() is never called. A huge entry
+	 * goes in all the same (see leaf_at()), unless mremap() has brought
+	 * page table entries along.
+	 */
+	if (pmd_wanted(vmf, &run) && pmd_none(pmdp_get_lockless(vmf->pmd)))
+		return lease_fault(vmf, &run, map_pmd);
+
+	run = run_at(vmf->vma, vmf->address, around_order());
+	return lease_fault(vmf, &run, map_ptes);
+}
+
+static vm_fault_t uc_huge_fault(struct vm_fault *vmf, unsigned int order)
+{
+	struct barlease_run run;
+
+	if (order == PMD_ORDER && pmd_wanted(vmf, &run))
+		return lease_fault(vmf, &run, map_pmd);
+	if (order == PUD_ORDER && pud_wanted(vmf, &run))
+		return lease_fault(vmf, &run, map_pud);
+	return VM_FAULT_FALLBACK;
+}
+
+static vm_fault_t wc_fault(struct vm_fault *vmf)
+{
+	struct barlease_run run;
+
+	run = run_at(vmf->vma, vmf->address, around_order());
+	return lease_fault(vmf, &run, map_wc);
+}
+
+/*
+ * Hooks
+ */
+
+/*
+ * Zap all mappings of the VMA's part of the lease. With rwsem held for writing
+ * no fault is half-way through (see map_pmd()).
+ */
+static void zap_everywhere(struct vm_area_struct *vma)
+{
+	struct barlease_lease *lease = vma->vm_private_data;
+
+	down_write(&lease->rwsem);
+	unmap_mapping_range(vma->vm_file->f_mapping,
+			    (loff_t)vma->vm_pgoff << PAGE_SHIFT,
+			    vma->vm_end - vma->vm_start, true);
+	up_write(&lease->rwsem);
+}
+
+/*
+ * A copy of a VMA is about to be used: by fork, mremap or a split.
+ *
+ * fork copies huge entries without looking again under their lock, so that a
+ * revoke can miss one. VM_WIPEONFORK makes it copy none; where a lessee took
+ * that flag away there is nothing to copy after this zap, as fork has the
+ * parent's VMA locked against faults.
+ *
+ * mremap moves a 1 GiB entry without flushing the TLB. Its new VMA is not
+ * linked yet, which tells it from a split, whose addresses are still the old
+ * VMA's.
+ */
+static void lease_open(struct vm_area_struct *vma)
+{
+	if (vma->vm_mm != current->mm) {
+		if (!(vma->vm_flags & VM_WIPEONFORK))
+			zap_everywhere(vma);
+	} else if (huge_pud && !vma_lookup(vma->vm_mm, vma->vm_start)) {
+		zap_everywhere(vma);
+	}
+}
+
+/* Splitting a 1 GiB entry of frames without struct page panics the kernel. */
+static int uc_may_split(struct vm_area_struct *vma, unsigned long addr)
+{
+	unsigned long start, end;
+
+	if (!huge_pud || IS_ALIGNED(addr, PUD_SIZE))
+		return 0;
+	vma_start_write(vma);
+	start = max(ALIGN_DOWN(addr, PUD_SIZE), vma->vm_start);
+	end = min(ALIGN(addr, PUD_SIZE), vma->vm_end);
+	barlease_zap_range(vma, start, end - start);
+	return 0;
+}
+
+static const struct vm_operations_struct uc_ops = {
+	.open		= lease_open,
+	.may_split	= uc_may_split,
+	.fault		= uc_fault,
+	.huge_fault	= uc_huge_fault,
+};
+
+static const struct vm_operations_struct wc_ops = {
+	.open		= lease_open,
+	.fault		= wc_fault,
+};
+
+/* The dma-buf core and the mm have seen to bounds, MAY_WRITE and file mode. */
+int barlease_mmap(struct dma_buf *dmabuf, struct vm_area_struct *vma)
+{
+	struct barlease_lease *lease = dmabuf->priv;
+	enum barlease_state state;
+	u32 memattr;
+
+	/* A shared mapping of a read-only file has VM_MAYSHARE alone. */
+	if (!(vma->vm_flags & VM_MAYSHARE))
+		return -EINVAL;
+	if (vma->vm_flags & VM_EXEC)
+		return -EPERM;
+
+	down_read(&lease->rwsem);
+	state = lease->state;
+	memattr = lease->memattr;
+	up_read(&lease->rwsem);
+	if (state != BARLEASE_LIVE)
+		return -ENODEV;
+
+	vm_flags_mod(vma, VM_IO | VM_PFNMAP | VM_DONTEXPAND | VM_DONTDUMP |
+		     VM_WIPEONFORK, VM_MAYEXEC);
+	vma->vm_pgoff += lease->window;
+	vma->vm_private_data = lease;
+	if (memattr == BARLEASE_MEMATTR_WC) {
+		vma->vm_page_prot = pgprot_writecombine(vma->vm_page_prot);
+		vma->vm_ops = &wc_ops;
+	} else {
+		vma->vm_page_prot = pgprot_noncached(vma->vm_page_prot);
+		vma->vm_ops = &uc_ops;
+	}
+	vma->vm_page_prot = pgprot_decrypted(vma->vm_page_prot);
+	return 0;
+}
+
+/*
+ * Prefault
+ */
+
+/* Steps between two looks at who else wants the lock. */
+#define PREFAULT_STEPS 512
+
+static bool prefault_present(struct vm_area_struct *vma, unsigned long addr)
+{
+	struct follow_pfnmap_args args = { .vma = vma, .address = addr };
+
+	if (follow_pfnmap_start(&args))
+		return false;
+	follow_pfnmap_end(&args);
+	return true;
+}
+
+/*
+ * Fault in what is missing of one VMA from *addr on, and move *addr behind.
+ * Without ALLOW_RETRY fixup_user_fault() keeps the mmap_lock, so the VMA stays.
+ * One try an address: what it brings is the core's affair, and that of other
+ * threads of a hostile lessee.
+ */
+static int prefault_vma(struct vm_area_struct *vma, unsigned long *addr)
+{
+	unsigned int flags = vma->vm_flags & VM_READ ? 0 : FAULT_FLAG_WRITE;
+	int steps, ret = 0;
+
+	for (steps = 0; steps < PREFAULT_STEPS && *addr < vma->vm_end; steps++) {
+		struct barlease_run run = run_at(vma, *addr, around_order());
+
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		if (!prefault_present(vma, *addr))
+			ret = fixup_user_fault(vma->vm_mm, *addr, flags, NULL);
+		if (ret)
+			return ret;
+		*addr = (run.vpn + run.nr) << PAGE_SHIFT;
+	}
+	return 0;
+}
+
+/*
+ * Prefault the first of the caller's mappings of the lease at or behind *addr
+ * that has something to do. -ENOENT: there is none.
+ */
+static int prefault_next(struct dma_buf *dmabuf, unsigned long *addr)
+{
+	struct mm_struct *mm = current->mm;
+	struct vm_area_struct *vma;
+	int ret = -ENOENT;
+
+	VMA_ITERATOR(vmi, mm, *addr);
+
+	if (mmap_read_lock_killable(mm))
+		return -EINTR;
+	for_each_vma(vmi, vma) {
+		if (vma->vm_file != dmabuf->file ||
+		    !(vma->vm_flags & (VM_READ | VM_WRITE)))
+			continue;
+		*addr = max(*addr, vma->vm_start);
+		ret = prefault_vma(vma, addr);
+		break;
+	}
+	mmap_read_unlock(mm);
+	return ret;
+}
+
+static bool lease_is_live(struct barlease_lease *lease)
+{
+	bool live;
+
+	down_read(&lease->rwsem);
+	live = lease->state == BARLEASE_LIVE;
+	up_read(&lease->rwsem);
+	return live;
+}
+
+/*
+ * DMA_BUF_IOCTL_SYNC with START: fault in every mapping of the lease in the
+ * caller's address space. No lock of ours is held, and mmap_lock is dropped
+ * after each PREFAULT_STEPS.
+ */
+int barlease_prefault(struct dma_buf *dmabuf, enum dma_data_direction dir)
+{
+	struct barlease_lease *lease = dmabuf->priv;
+	unsigned long addr = 0;
+	int ret;
+
+	if (current->flags & PF_KTHREAD || !current->mm)
+		return 0;
+	if (!lease_is_live(lease))
+		return -ENODEV;
+
+	do {
+		ret = prefault_next(dmabuf, &addr);
+		cond_resched();
+	} while (!ret);
+
+	if (ret == -ENOENT)
+		return 0;
+	if (ret == -EFAULT)
+		return lease_is_live(lease) ? -EIO : -ENODEV;
+	return ret;
+}
