@@ -92,9 +92,10 @@ static int barlease_open_device(struct vfio_device *vdev)
 	ret = vfio_pci_core_enable(&dev->core);
 	if (ret)
 		return ret;
-	barlease_claim_bars(&dev->core);
 	barlease_read_msix(dev);
 	vfio_pci_core_finish_enable(&dev->core);
+	/* Now the core knows which BARs can be mapped. */
+	barlease_claim_bars(&dev->core);
 	return 0;
 }
 
