@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * unit.h - what all unit tests share: cmocka, and random numbers that can be
+ * had again.
+ */
+#ifndef UNIT_H
+#define UNIT_H
+
+/* cmocka.h wants these before it. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
+
+static uint64_t random_state;
+
+/* Call it first in a test, so that SEED=N repeats it alone too. */
+static inline void random_seed(void)
+{
+	const char *wanted = getenv("SEED");
+
+	random_state = wanted ? strtoull(wanted, NULL, 0) : (uint64_t)time(NULL);
+	printf("# SEED=%llu\n", (unsigned long long)random_state);
+}
+
+/* splitmix64 */
+static inline uint64_t random_word(void)
+{
+	uint64_t word = random_state += 0x9e3779b97f4a7c15;
+
+	word = (word ^ (word >> 30)) * 0xbf58476d1ce4e5b9;
+	word = (word ^ (word >> 27)) * 0x94d049bb133111eb;
+	return word ^ (word >> 31);
+}
+
+static inline uint64_t random_below(uint64_t limit)
+{
+	return random_word() % limit;
+}
+
+#endif /* UNIT_H */
