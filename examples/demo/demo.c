@@ -167,7 +167,7 @@ static void give_leases(void)
 	};
 	char user[16];
 
-	scene("The lessor leases 64 MiB to A, the same to B for reading, two ranges to C.");
+	scene("The lessor leases 64 MiB to A, the same to B to read, two ranges to C.");
 	step(&lessor, "exports", "3 leases", "export");
 	step(&lessor, "takes requests at a Unix socket", "listening", "listen %s",
 	     socket_path);
@@ -187,8 +187,7 @@ static void try_a(void)
 	step(a, "reads the label of each page, finds", "16384 right pages", "labels");
 	step(&lessor, "counts for that (huge pages of 2 MiB)", "32 faults", "faults A");
 	step(a, "stores 0xa11ce", "stored", "store 8 0xa11ce");
-	step(&lessor, "reads the BAR at 256 MiB + 8 bytes", "0xa11ce",
-	     "word 0x10000008");
+	step(&lessor, "reads the BAR at 256 MiB + 8", "0xa11ce", "word 0x10000008");
 	step(a, "maps the page after its last", "EINVAL", "mmap r 0x4000000");
 	step(a, "maps a page for executing", "EPERM", "mmap rx 0");
 }
@@ -206,12 +205,12 @@ static void try_b(void)
 
 static void try_c(void)
 {
-	scene("C sees its two ranges end to end: 12 KiB from 512 MiB, 64 KiB from 768 MiB.");
+	scene("C has two ranges end to end: 12 KiB at 512 MiB, 64 KiB at 768 MiB.");
 	step(c, "reads the label of each page, finds", "19 right pages", "labels");
 	step(c, "maps across the seam, sees the pages", "0x20005000, 0x30000000",
 	     "seam 0x3000");
 	step(c, "stores 0xc0ffee in its last page", "stored", "store 0x12008 0xc0ffee");
-	step(&lessor, "reads the BAR at its place in there", "0xc0ffee",
+	step(&lessor, "reads the BAR at 768 MiB + 60 KiB + 8", "0xc0ffee",
 	     "word 0x3000f008");
 	step(c, "maps the page after its last", "EINVAL", "mmap rw 0x13000");
 }
@@ -230,8 +229,7 @@ static void revoke_a(void)
 	step(&lessor, "revokes A's lease", "revoked", "revoke A");
 	step(a, "gets", "SIGBUS", "await-sigbus");
 	step(a, "tries to go on storing, and gets", "only SIGBUS", "retry");
-	step(&lessor, "compares the word: since the revoke", "unchanged",
-	     "compare-word");
+	step(&lessor, "finds that word since the revoke", "unchanged", "compare-word");
 	step(a, "maps its lease again", "ENODEV", "mmap rw 0");
 	step(b, "reads on, and has had", "0 SIGBUS, 0 wrong", "keep-on");
 	step(c, "reads on, and has had", "0 SIGBUS, 0 wrong", "keep-on");
@@ -305,7 +303,8 @@ int main(int argc, char *argv[])
 	snprintf(socket_path, sizeof(socket_path), "%s/socket", dir);
 	atexit(clean_up);
 
-	printf("barlease: %s and four processes that share its BAR 2\n", argv[1]);
+	printf("One PCI device (%s), its owner, and three unprivileged users\n",
+	       argv[1]);
 	start_actors();
 	take_the_device(argv[1]);
 	give_leases();

@@ -40,13 +40,14 @@ static void tell_who(char *args)
 	FILE *status = fopen("/proc/self/status", "re");
 
 	(void)args;
-	if (!status || getresuid(&real, &effective, &saved)) {
+	if (!status) {
 		answer_errno();
 		return;
 	}
 	while (fgets(line, sizeof(line), status))
 		sscanf(line, "CapPrm: %llx", &capabilities);
 	fclose(status);
+	getresuid(&real, &effective, &saved);
 	if (real != effective || real != saved)
 		answer("several uids");
 	else
@@ -63,7 +64,7 @@ static void open_path(char *path)
 		close(fd);
 }
 
-/* What passes a lease on may be opened again with more rights than it has. */
+/* To open an fd anew is a way to ask for more rights than it has. */
 static void reopen(char *args)
 {
 	char path[32];

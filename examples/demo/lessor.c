@@ -34,6 +34,11 @@ static int listener;
 static uint64_t word_at_revoke;
 static uint64_t faults_at_reset[LESSEES];
 
+static int index_of(const char *name)
+{
+	return (int)(find_slice(name) - slices);
+}
+
 static volatile uint64_t *bar_word(uint64_t offset)
 {
 	return bar + offset / sizeof(*bar);
@@ -166,8 +171,7 @@ static void watch_changes(char *args)
 
 static void revoke_slice(char *name)
 {
-	int result =
-		barlease_revoke(device.device_fd, leases[find_slice(name) - slices]);
+	int result = barlease_revoke(device.device_fd, leases[index_of(name)]);
 
 	word_at_revoke = *watched_word();
 	answer_result(result, "revoked");
@@ -199,7 +203,7 @@ static void show_faults(char *name)
 {
 	uint64_t faults;
 
-	if (count_faults(find_slice(name) - slices, &faults))
+	if (count_faults(index_of(name), &faults))
 		answer_errno();
 	else
 		answer("%llu faults", (unsigned long long)faults);
@@ -218,7 +222,7 @@ static void reset(char *args)
 
 static void compare_faults(char *name)
 {
-	int i = find_slice(name) - slices;
+	int i = index_of(name);
 	unsigned long long was = faults_at_reset[i];
 	uint64_t is;
 

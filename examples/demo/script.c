@@ -38,17 +38,19 @@ void play(const struct command *commands)
 	char line[256];
 
 	while (fgets(line, sizeof(line), stdin)) {
-		char *args = line;
-		char *name = strsep(&args, " \n");
 		const struct command *command = commands;
+		char *args;
 
-		args[strcspn(args, "\n")] = '\0';
-		while (command->name && strcmp(command->name, name) != 0)
+		line[strcspn(line, "\n")] = '\0';
+		args = line + strcspn(line, " ");
+		if (*args)
+			*args++ = '\0';
+		while (command->name && strcmp(command->name, line) != 0)
 			command++;
 		if (command->name)
 			command->run(args);
 		else
-			answer("does not know how to %s", name);
+			answer("does not know how to %s", line);
 	}
 }
 
