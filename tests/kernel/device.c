@@ -22,11 +22,13 @@
 static const struct {
 	const char *name;
 	const char *vendor, *device;
+	int nth; /* of these, by address */
 } kinds[] = {
 	[RAM_DEVICE] = { "ivshmem", "0x1af4", "0x1110" },
 	[BLK_DEVICE] = { "virtio-blk", "0x1af4", "0x1042" },
 	[NVME_DEVICE] = { "nvme", "0x1b36", "0x0010" },
 	[EDU_DEVICE] = { "edu", "0x1234", "0x11e8" },
+	[EDU_SIBLING] = { "second edu", "0x1234", "0x11e8", 1 },
 };
 
 static bool has_id(const char *bdf, const char *file, const char *id)
@@ -41,21 +43,25 @@ static bool has_id(const char *bdf, const char *file, const char *id)
 	return same;
 }
 
-/* The first device of a kind; NULL: none. */
+/* The device of a kind; NULL: none. */
 static const char *find_device(enum device_kind kind)
 {
 	static char found[sizeof(kinds) / sizeof(*kinds)][16];
-	DIR *dir = opendir(PCI_DEVICES);
-	struct dirent *entry;
+	int count, nth = 0;
+	struct dirent **entries;
 
-	CHECK(dir);
+	count = (int)CHECK_OK(scandir(PCI_DEVICES, &entries, NULL, alphasort));
 	found[kind][0] = '\0';
-	while (!found[kind][0] && (entry = readdir(dir)))
-		if (entry->d_name[0] != '.' &&
-		    has_id(entry->d_name, "vendor", kinds[kind].vendor) &&
-		    has_id(entry->d_name, "device", kinds[kind].device))
-			snprintf(found[kind], sizeof(*found), "%.15s", entry->d_name);
-	closedir(dir);
+	for (int i = 0; i < count; i++) {
+		const char *bdf = entries[i]->d_name;
+
+		if (*bdf != '.' && has_id(bdf, "vendor", kinds[kind].vendor) &&
+		    has_id(bdf, "device", kinds[kind].device) &&
+		    nth++ == kinds[kind].nth)
+			snprintf(found[kind], sizeof(*found), "%.15s", bdf);
+		free(entries[i]);
+	}
+	free(entries);
 	return found[kind][0] ? found[kind] : NULL;
 }
 

@@ -26,6 +26,7 @@ enum device_kind {
 	BLK_DEVICE,  /* virtio-blk: FLR, D3, a doorbell page a queue */
 	NVME_DEVICE, /* MSI-X table at 0x2000 of BAR0, FLR */
 	EDU_DEVICE,  /* 1 MiB of registers in BAR0 */
+	EDU_SIBLING, /* another in the same slot */
 };
 
 #define RAM_BAR   2
