@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: MIT
+/*
+ * reset.c - a reset, of whatever kind, is nothing that a lessee sees: it waits,
+ * and goes on.
+ */
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "device.h"
+#include "harness.h"
+#include "lessees.h"
+#include "system.h"
+
+/* A register that keeps its value over a reset, and is not all ones. */
+static const struct {
+	int bar;
+	uint64_t offset;
+} steady[] = {
+	[RAM_DEVICE] = { RAM_BAR, 0x10 },
+	[BLK_DEVICE] = { 4, 0x10 },  /* msix_config, num_queues */
+	[NVME_DEVICE] = { 0, 0x08 }, /* VS */
+	[EDU_DEVICE] = { 0, 0x00 },  /* identification */
+};
+
+typedef void reset_fn(struct barlease_device *dev);
+
+/* Two lessees read one page, each by a lease of its own, all the while. */
+static void check_reset(enum device_kind kind, reset_fn *reset, int rounds)
+{
+	struct barlease_device dev = open_device(kind);
+	struct readers readers;
+	int leases[2];
+
+	for (int i = 0; i < 2; i++)
+		leases[i] = lease(&dev, (uint32_t)steady[kind].bar, 0, PAGE_SIZE);
+	readers = readers_start(leases, 2, steady[kind].offset);
+	for (int round = 0; round < rounds; round++) {
+		reset(&dev);
+		readers_wait_works(&readers);
+	}
+	CHECK_EQ(readers_count_sigbus(&readers), 0);
+	readers_stop(&readers);
+	for (int i = 0; i < 2; i++)
+		CHECK_EQ(info(&dev, leases[i]).state, BARLEASE_STATE_LIVE);
+}
+
+static void vfio_reset(struct barlease_device *dev)
+{
+	CHECK_OK(barlease_device_reset(dev));
+}
+
+static void hot_reset(struct barlease_device *dev)
+{
+	CHECK_OK(barlease_device_hot_reset(dev));
+}
+
+static void write_attribute(const struct barlease_device *dev, const char *name,
+			    const char *text)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", dev->bdf, name);
+	write_file(path, text);
+}
+
+static void sysfs_reset(struct barlease_device *dev)
+{
+	write_attribute(dev, "reset", "1");
+}
+
+TEST(reset_flr, "a function-level reset through VFIO shows no lessee a SIGBUS")
+{
+	check_reset(BLK_DEVICE, vfio_reset, 5);
+	check_reset(NVME_DEVICE, vfio_reset, 5);
+}
+
+TEST(reset_bus, "a bus reset through VFIO shows no lessee a SIGBUS")
+{
+	check_reset(RAM_DEVICE, vfio_reset, 3);
+	check_reset(EDU_DEVICE, vfio_reset, 3);
+}
+
+TEST(reset_hot, "VFIO's hot reset shows no lessee a SIGBUS")
+{
+	check_reset(RAM_DEVICE, hot_reset, 3);
+	check_reset(BLK_DEVICE, hot_reset, 3);
+	check_reset(NVME_DEVICE, hot_reset, 3);
+}
+
+TEST(reset_sysfs, "a reset from sysfs, of which VFIO knows nothing, shows no lessee "
+		  "a SIGBUS")
+{
+	check_reset(RAM_DEVICE, sysfs_reset, 3);
+	check_reset(BLK_DEVICE, sysfs_reset, 5);
+	check_reset(NVME_DEVICE, sysfs_reset, 5);
+}
