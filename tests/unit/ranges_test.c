@@ -276,6 +276,12 @@ static void a_run_stays_in_its_block(void **state)
 	check_run(&r, all, 0x1013, 0, RUN(0x1013, BAR_PFN + 0x13, 1));
 	check_run(&r, all, 0x1013, 63, RUN(0x1000, BAR_PFN, 256));
 	free(r.spans);
+
+	/* More pages than 32 bits count. */
+	r = TABLE({ 0, 1ULL << 40 });
+	check_run(&r, VIEW(0, 1ULL << 40, 0), 1ULL << 35, 34,
+		  RUN(1ULL << 35, BAR_PFN + (1ULL << 35), 1ULL << 34));
+	free(r.spans);
 }
 
 static void a_run_stays_in_its_mapping(void **state)
