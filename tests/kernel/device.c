@@ -91,6 +91,22 @@ struct barlease_device open_device(enum device_kind kind)
 	return dev;
 }
 
+uint64_t bar_start(const char *bdf, int bar)
+{
+	char path[96], *text, *line;
+	uint64_t start;
+
+	snprintf(path, sizeof(path), PCI_DEVICES "/%s/resource", bdf);
+	line = text = read_file(path);
+	while (bar--) {
+		line += strcspn(line, "\n");
+		line += *line == '\n';
+	}
+	start = strtoull(line, NULL, 0);
+	free(text);
+	return start;
+}
+
 void *map_bar(const struct barlease_device *dev, int bar, uint64_t offset,
 	      uint64_t length, int prot)
 {

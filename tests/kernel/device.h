@@ -38,6 +38,8 @@ const char *device_bdf(enum device_kind kind);
 /* Bind every test device that is there to the driver. */
 void bind_devices(void);
 struct barlease_device open_device(enum device_kind kind);
+/* Where a BAR lies in physical memory, as sysfs has it. */
+uint64_t bar_start(const char *bdf, int bar);
 /* The owner's own mapping of a BAR, through VFIO's region. */
 void *map_bar(const struct barlease_device *dev, int bar, uint64_t offset,
 	      uint64_t length, int prot);

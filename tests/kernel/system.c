@@ -207,17 +207,6 @@ char *trace_stop(void)
 	return read_file(TRACEFS "/trace");
 }
 
-unsigned int lines_with(const char *text, const char *word, const char *also)
-{
-	char *copy = strdup(text), *rest = copy;
-	unsigned int lines = 0;
-
-	for (char *line; (line = strsep(&rest, "\n"));)
-		lines += strstr(line, word) && strstr(line, also);
-	free(copy);
-	return lines;
-}
-
 unsigned int count_fds(void)
 {
 	DIR *dir = opendir("/proc/self/fd");

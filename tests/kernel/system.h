@@ -39,9 +39,6 @@ char *lease_row(const char *bdf, uint64_t id);
 /* Start with an empty trace of barlease's events; what it has, to be freed. */
 void trace_start(void);
 char *trace_stop(void);
-/* How many lines of a text have both words. */
-unsigned int lines_with(const char *text, const char *word, const char *also);
-
 /* The leaf entry of this process's page tables, and its memory type. */
 struct ptwalk page_entry(const void *at);
 
