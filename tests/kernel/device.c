@@ -29,6 +29,9 @@ static const struct {
 	[NVME_DEVICE] = { "nvme", "0x1b36", "0x0010" },
 	[EDU_DEVICE] = { "edu", "0x1234", "0x11e8" },
 	[EDU_SIBLING] = { "second edu", "0x1234", "0x11e8", 1 },
+	[SMALL_DEVICE] = { "second ivshmem", "0x1af4", "0x1110", 1 },
+	[SMALL_SIBLING] = { "third ivshmem", "0x1af4", "0x1110", 2 },
+	[AHCI_DEVICE] = { "AHCI", "0x8086", "0x2922" },
 };
 
 static bool has_id(const char *bdf, const char *file, const char *id)
@@ -81,6 +84,16 @@ void bind_devices(void)
 		if (bdf)
 			CHECK_OK(barlease_device_bind(bdf, BARLEASE_DRIVER));
 	}
+}
+
+void remove_and_rescan(const char *bdf)
+{
+	char path[96];
+
+	snprintf(path, sizeof(path), PCI_DEVICES "/%s/remove", bdf);
+	write_file(path, "1");
+	write_file("/sys/bus/pci/rescan", "1");
+	bind_devices();
 }
 
 struct barlease_device open_device(enum device_kind kind)

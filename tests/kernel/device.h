@@ -22,11 +22,14 @@
 #define PAGE_SIZE KIB(4)
 
 enum device_kind {
-	RAM_DEVICE,  /* ivshmem: BAR2 is 1 GiB of RAM */
-	BLK_DEVICE,  /* virtio-blk: FLR, D3, a doorbell page a queue */
-	NVME_DEVICE, /* MSI-X table at 0x2000 of BAR0, FLR */
-	EDU_DEVICE,  /* 1 MiB of registers in BAR0 */
-	EDU_SIBLING, /* another in the same slot */
+	RAM_DEVICE,    /* ivshmem: BAR2 is 1 GiB of RAM */
+	BLK_DEVICE,    /* virtio-blk: FLR, D3, a doorbell page a queue */
+	NVME_DEVICE,   /* MSI-X table at 0x2000 of BAR0, FLR */
+	EDU_DEVICE,    /* 1 MiB of registers in BAR0 */
+	EDU_SIBLING,   /* another in the same slot */
+	SMALL_DEVICE,  /* ivshmem again, BAR0 is 256 bytes */
+	SMALL_SIBLING, /* another in the same slot */
+	AHCI_DEVICE,   /* of the chipset: BAR4 is of I/O ports */
 };
 
 #define RAM_BAR   2
@@ -37,6 +40,8 @@ enum device_kind {
 const char *device_bdf(enum device_kind kind);
 /* Bind every test device that is there to the driver. */
 void bind_devices(void);
+/* Take a device out of the kernel's sight, find it again and bind it. */
+void remove_and_rescan(const char *bdf);
 struct barlease_device open_device(enum device_kind kind);
 /* Where a BAR lies in physical memory, as sysfs has it. */
 uint64_t bar_start(const char *bdf, int bar);

@@ -284,10 +284,49 @@ TEST(export_enodev_no_bar,
 	CHECK_EQ(lease_rows(dev.bdf), 0);
 }
 
-TEST(export_enodev_no_mmap,
-     "a BAR is leased if and only if VFIO would mmap it; else ENODEV")
+/* Not the device's choice: VFIO would not mmap it either. */
+static void check_no_mmap(const struct barlease_device *dev, uint32_t bar)
 {
-	for (int kind = RAM_DEVICE; kind <= EDU_DEVICE; kind++) {
+	struct refusal try = { .what = "this BAR",
+			       .bar = bar,
+			       .open_flags = O_RDWR,
+			       .range = { 0, PAGE_SIZE },
+			       .error = ENODEV };
+
+	CHECK(dev->bars[bar].size);
+	CHECK(!(dev->bars[bar].flags & VFIO_REGION_INFO_FLAG_MMAP));
+	check_refusal(dev, &try);
+}
+
+TEST(export_enodev_io, "a BAR of I/O ports is ENODEV")
+{
+	struct barlease_device dev = open_device(AHCI_DEVICE);
+
+	CHECK(read_config(&dev, PCI_BASE_ADDRESS_4, 4) & PCI_BASE_ADDRESS_SPACE_IO);
+	check_no_mmap(&dev, 4);
+	/* Its neighbour is as good as any. */
+	close(lease(&dev, 5, 0, PAGE_SIZE));
+}
+
+TEST(export_enodev_shared_page, "a BAR that shares its page with another is ENODEV")
+{
+	const char *first = device_bdf(SMALL_DEVICE);
+	const char *second = device_bdf(SMALL_SIBLING);
+	struct barlease_device dev;
+
+	/* Placed anew the small BAR gets the next free address. */
+	remove_and_rescan(second);
+	CHECK_EQ(bar_start(first, 0) / PAGE_SIZE, bar_start(second, 0) / PAGE_SIZE);
+	dev = open_device(SMALL_DEVICE);
+	check_no_mmap(&dev, 0);
+	barlease_device_close(&dev);
+	dev = open_device(SMALL_SIBLING);
+	check_no_mmap(&dev, 0);
+}
+
+TEST(export_if_mmap, "a BAR is leased if and only if VFIO would mmap it")
+{
+	for (int kind = RAM_DEVICE; kind <= AHCI_DEVICE; kind++) {
 		struct barlease_device dev = open_device(kind);
 
 		for (uint32_t bar = 0; bar < BARLEASE_BARS; bar++) {
