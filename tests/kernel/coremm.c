@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: MIT
+/*
+ * coremm.c - what a lessee can have the core mm do to its own entries
+ * (clear_refs, forbidden huge pages, userfaultfd) neither hangs an access for
+ * good nor outlives a revoke nor harms another.
+ */
+#define _GNU_SOURCE
+#include <linux/userfaultfd.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "device.h"
+#include "harness.h"
+#include "lessees.h"
+#include "system.h"
+
+#define READ_WRITE (PROT_READ | PROT_WRITE)
+
+/* Since 6.7; older headers lack it. */
+#ifndef UFFD_FEATURE_WP_ASYNC
+#define UFFD_FEATURE_WP_ASYNC (1 << 15)
+#endif
+
+/* 1: referenced, 3: of files, 4: soft-dirty, which makes entries read-only. */
+static void clear_refs_then_store(uint64_t hint, uint64_t size, uint32_t level)
+{
+	static const char *const kinds[] = { "4", "1", "3", "4", "4" };
+	struct barlease_device dev = open_device(RAM_DEVICE);
+	int fd = lease(&dev, RAM_BAR, 0, size);
+	char *at = map_at(fd, 0, size, READ_WRITE, hint);
+	char *fresh = map_at(fd, 0, size, READ_WRITE, hint);
+	volatile uint32_t *word = map_bar(&dev, RAM_BAR, 0, PAGE_SIZE, PROT_READ);
+
+	stamp_pages(&dev);
+	CHECK_STORES(at);
+	CHECK_EQ(page_entry(at).level, level);
+	for (uint32_t i = 0; i < sizeof(kinds) / sizeof(*kinds); i++) {
+		write_file("/proc/self/clear_refs", kinds[i]);
+		CHECK_EQ(try_store(at, 100 + i), 0);
+		CHECK_EQ(*word, 100 + i);
+		CHECK_PAGE(at, 0);
+		CHECK_PAGE(at + size - PAGE_SIZE, size / PAGE_SIZE - 1);
+	}
+	/* Read first, so that the store finds an entry that was never written. */
+	CHECK_LOADS(fresh);
+	write_file("/proc/self/clear_refs", "4");
+	CHECK_LOADS(fresh);
+	CHECK_EQ(try_store(fresh, 200), 0);
+	CHECK_EQ(*word, 200);
+	CHECK_OK(abi_revoke(dev.device_fd, fd));
+	CHECK_GONE(at);
+	CHECK_GONE(fresh);
+}
+
+TEST(clear_refs_4k, "after clear_refs a store to a small page goes through")
+{
+	clear_refs_then_store(PAGE_SIZE, MIB(4), PTWALK_PTE);
+}
+
+TEST(clear_refs_2m, "after clear_refs a store to a 2 MiB entry goes through")
+{
+	clear_refs_then_store(0, MIB(4), PTWALK_PMD);
+}
+
+TEST(clear_refs_1g, "after clear_refs a store to a 1 GiB entry goes through",
+     .params = "huge_pud=1")
+{
+	clear_refs_then_store(0, RAM_SIZE, PTWALK_PUD);
+}
+
+/* Maps, touches every block of, and unmaps the lease until told to stop. */
+struct toucher {
+	int lease;
+	uint64_t size;
+	_Atomic bool stop;
+	_Atomic uint32_t rounds;
+};
+
+static void *touch_rounds(void *arg)
+{
+	struct toucher *toucher = arg;
+
+	while (!toucher->stop) {
+		uint64_t off = toucher->rounds % 2 * PAGE_SIZE;
+		char *at = map_at(toucher->lease, 0, toucher->size, READ_WRITE, off);
+
+		for (uint64_t next = 0; next < toucher->size; next += MIB(1))
+			CHECK_PAGE(at + next, next / PAGE_SIZE);
+		CHECK_PAGE(at + PAGE_SIZE, 1);
+		CHECK_OK(munmap(at, toucher->size));
+		toucher->rounds++;
+	}
+	return NULL;
+}
+
+/* The kernel's complaint, if there is one, fails the whole run. */
+static void toggle_thp(void)
+{
+	enum { ROUNDS = 400, TOUCHERS = 2 };
+	struct barlease_device dev = open_device(RAM_DEVICE);
+	struct toucher toucher = { .size = MIB(64) };
+	pthread_t threads[TOUCHERS];
+	uint32_t toggles = 0;
+
+	stamp_pages(&dev);
+	toucher.lease = lease(&dev, RAM_BAR, 0, toucher.size);
+	for (int i = 0; i < TOUCHERS; i++)
+		CHECK_EQ(pthread_create(&threads[i], NULL, touch_rounds, &toucher), 0);
+	while (toucher.rounds < ROUNDS) {
+		CHECK_OK(prctl(PR_SET_THP_DISABLE, toggles++ % 2, 0, 0, 0));
+		sched_yield();
+	}
+	CHECK(toggles > ROUNDS / 4);
+	toucher.stop = true;
+	for (int i = 0; i < TOUCHERS; i++)
+		pthread_join(threads[i], NULL);
+}
+
+TEST(thp_toggled, "forbidding huge pages while others fault gives nobody a wrong page")
+{
+	toggle_thp();
+}
+
+TEST(thp_toggled_1g, "likewise with 1 GiB entries allowed", .params = "huge_pud=1")
+{
+	toggle_thp();
+}
+
+TEST(thp_disabled_revoke, "pages faulted in with huge pages forbidden are revoked too")
+{
+	struct barlease_device dev = open_device(RAM_DEVICE);
+	int fd = lease(&dev, RAM_BAR, 0, MIB(8));
+	char *at = map_at(fd, 0, MIB(8), READ_WRITE, 0);
+
+	CHECK_STORES(at);
+	CHECK_OK(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0));
+	for (uint64_t next = 0; next < MIB(8); next += KIB(64))
+		CHECK_STORES(at + next);
+	CHECK_OK(abi_revoke(dev.device_fd, fd));
+	for (uint64_t next = 0; next < MIB(8); next += KIB(64))
+		CHECK_GONE(at + next);
+}
+
+/* Write-protects its mapping in the asynchronous mode and stores to it. */
+static void protect_and_store(int sock, void *arg)
+{
+	char *at = *(char **)arg;
+	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_WP_ASYNC };
+	struct uffdio_register region = { .range = { (uintptr_t)at, MIB(8) },
+					  .mode = UFFDIO_REGISTER_MODE_WP };
+	struct uffdio_writeprotect protect = { .range = { (uintptr_t)at, MIB(8) },
+					       .mode = UFFDIO_WRITEPROTECT_MODE_WP };
+	int fd = (int)CHECK_OK(syscall(SYS_userfaultfd, O_CLOEXEC));
+
+	CHECK_OK(ioctl(fd, UFFDIO_API, &api));
+	for (uint64_t next = 0; next < MIB(8); next += KIB(64))
+		CHECK_LOADS(at + next);
+	/* Refused is fine; what is taken must do no harm. */
+	if (!ioctl(fd, UFFDIO_REGISTER, &region))
+		ioctl(fd, UFFDIO_WRITEPROTECT, &protect);
+	say(sock, 0);
+	for (uint64_t next = 0;; next = (next + KIB(4)) % MIB(8))
+		(void)try_store(at + next, 1);
+}
+
+TEST(uffd_wp, "write-protecting a lease by userfaultfd harms its caller at most")
+{
+	struct barlease_device dev = open_device(RAM_DEVICE);
+	int other = lease(&dev, RAM_BAR, 0, MIB(8));
+	struct readers readers = readers_start(&other, 1, 0x10);
+
+	for (uint64_t off = 0; off < 2; off++) {
+		int fd = lease(&dev, RAM_BAR, MIB(8), MIB(8)), status;
+		char *at = map_at(fd, 0, MIB(8), READ_WRITE, off * PAGE_SIZE);
+		struct kid kid = kid_start(protect_and_store, &at);
+
+		hear(kid.sock);
+		readers_wait_works(&readers);
+		CHECK_OK(abi_revoke(dev.device_fd, fd));
+		readers_wait_works(&readers);
+		/* Whatever it hangs in, it can be killed. */
+		CHECK_OK(kill(kid.pid, SIGKILL));
+		CHECK_OK(waitpid(kid.pid, &status, 0));
+		CHECK(WIFSIGNALED(status));
+		CHECK_EQ(WTERMSIG(status), SIGKILL);
+		close(kid.sock);
+		CHECK_OK(munmap(at, MIB(8)));
+		close(fd);
+	}
+	CHECK_EQ(readers_count_sigbus(&readers), 0);
+	readers_stop(&readers);
+}
