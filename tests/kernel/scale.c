@@ -3,7 +3,9 @@
  * scale.c - many leases at once, and the bounds of what a device holds.
  */
 #define _GNU_SOURCE
+#include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "device.h"
@@ -108,17 +110,37 @@ TEST(scale_windows, "about 6 TiB of leases fit a device; more is ENOSPC")
 	CHECK_ERRNO(lease_whole(&dev, BARLEASE_MAX_RANGES), ENOSPC);
 }
 
+/* The number behind a name in a text of such lines. */
+static uint64_t amount(const char *path, const char *name)
+{
+	char *text = read_file(path), *found = strstr(text, name);
+	uint64_t value;
+
+	CHECK(found);
+	value = strtoull(found + strlen(name), NULL, 0);
+	free(text);
+	return value;
+}
+
+/* As many ranges as there may be, each a span: one MiB to remember them. */
+static range_t *most_ranges(void)
+{
+	range_t *ranges = calloc(BARLEASE_MAX_RANGES, sizeof(*ranges));
+
+	CHECK(ranges);
+	for (uint32_t i = 0; i < BARLEASE_MAX_RANGES; i++)
+		ranges[i] = (range_t){ i % 2 * MIB(1), PAGE_SIZE };
+	return ranges;
+}
+
 TEST(scale_spans, "the spans alive on a device are bounded: ENOSPC")
 {
 	enum { MOST = 1000 };
 	struct barlease_device dev = open_device(RAM_DEVICE);
 	uint32_t each = BARLEASE_MAX_RANGES;
-	range_t *ranges = calloc(each, sizeof(*ranges));
+	range_t *ranges = most_ranges();
 	int held[MOST], count = 0;
 
-	CHECK(ranges);
-	for (uint32_t i = 0; i < each; i++)
-		ranges[i] = (range_t){ i % 2 * PAGE_SIZE * 2, PAGE_SIZE };
 	while (count < MOST && (held[count] = abi_export(dev.device_fd, RAM_BAR, ranges,
 							 each, O_RDWR)) >= 0)
 		count++;
@@ -128,4 +150,52 @@ TEST(scale_spans, "the spans alive on a device are bounded: ENOSPC")
 	CHECK_EQ(info(&dev, held[0]).nr_spans, each);
 	close(held[0]);
 	CHECK_OK(abi_export(dev.device_fd, RAM_BAR, ranges, each, O_RDWR));
+}
+
+TEST(scale_no_leak, "exports that fail or end give their memory back")
+{
+	enum { ROUNDS = 60, MOST_LOST = ROUNDS / 3 }; /* MiB */
+	struct barlease_device dev = open_device(RAM_DEVICE);
+	range_t *ranges = most_ranges();
+	uint64_t before, after;
+
+	before = amount("/proc/meminfo", "MemAvailable:");
+	for (int round = 0; round < ROUNDS; round++) {
+		close(lease_ranges(&dev, RAM_BAR, ranges, BARLEASE_MAX_RANGES, O_RDWR));
+		/* Found bad at the last range, and after all of them. */
+		ranges[BARLEASE_MAX_RANGES - 1].length++;
+		CHECK_ERRNO(abi_export(dev.device_fd, RAM_BAR, ranges,
+				       BARLEASE_MAX_RANGES, O_RDWR),
+			    EINVAL);
+		ranges[BARLEASE_MAX_RANGES - 1].length--;
+		CHECK_ERRNO(abi_export(dev.device_fd, VFIO_PCI_ROM_REGION_INDEX, ranges,
+				       BARLEASE_MAX_RANGES, O_RDWR),
+			    ENODEV);
+	}
+	after = amount("/proc/meminfo", "MemAvailable:");
+	CHECK_THAT(after + MOST_LOST * 1024 > before,
+		   "expected to lose less than %d MiB, saw %lld KiB go", MOST_LOST,
+		   (long long)(before - after));
+}
+
+TEST(scale_accounted, "what leases take is charged to the cgroup of their lessor")
+{
+	enum { COUNT = 16 };
+	static const char *const top = "/sys/fs/cgroup/cgroup.subtree_control";
+	static const char *const group = "/sys/fs/cgroup/lessor";
+	struct barlease_device dev = open_device(RAM_DEVICE);
+	range_t *ranges = most_ranges();
+	uint64_t before, after;
+
+	write_file(top, "+memory");
+	CHECK_OK(mkdir(group, 0700));
+	write_file("/sys/fs/cgroup/lessor/cgroup.procs", "0");
+	before = amount("/sys/fs/cgroup/lessor/memory.stat", "\nkernel ");
+	for (int i = 0; i < COUNT; i++)
+		lease_ranges(&dev, RAM_BAR, ranges, BARLEASE_MAX_RANGES, O_RDWR);
+	after = amount("/sys/fs/cgroup/lessor/memory.stat", "\nkernel ");
+	/* 16 bytes a span. */
+	CHECK(after - before >= COUNT * MIB(1));
+	write_file("/sys/fs/cgroup/cgroup.procs", "0");
+	CHECK_OK(rmdir(group));
 }
