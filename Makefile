@@ -1,23 +1,53 @@
 # SPDX-License-Identifier: MIT
 #
-# The commands of the house: builds, the demo, the tests, and what they need. make help lists them.
+# The commands of the house: builds, the demo, the tests, and what they need. make help lists them. Only demo, check and
+# deps install packages.
 
 KERNEL ?= 6.12
 BUILD ?= build
-cache := $(or $(BARLEASE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/barlease)
+CACHE := $(or $(BARLEASE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/barlease)
+export KERNEL BUILD
 
 all: module user  ## build the module for Debian's kernel KERNEL, and the user space
+
+help:  ## this list
+	@sed -nE 's/^([a-z-]+):.*  ## (.*)/make \1\t\2/p' Makefile | expand -t 24
 
 module:  ## build kernel/barlease-vfio-pci.ko for Debian's kernel KERNEL (default 6.12)
 	tree=$$(vm/fetch $(KERNEL)) && $(MAKE) -C kernel KDIR="$$tree/build"
 
+test-module:
+	tree=$$(vm/fetch $(KERNEL)) && $(MAKE) -C tests/kernel/ptwalk KDIR="$$tree/build"
+
 $(BUILD)/build.ninja:
+	@command -v meson >/dev/null || { echo 'meson is missing; run make deps' >&2; exit 1; }
 	meson setup $(BUILD)
 
 user: $(BUILD)/build.ninja  ## build the user space into build/
 	meson compile -C $(BUILD)
 
-help:  ## this list
-	@sed -nE 's/^([a-z-]+):.*  ## (.*)/make \1\t\2/p' Makefile | expand -t 24
+demo:  ## run the demo in the VM
+	@packaging/deps --kernel $(KERNEL)
+	@$(MAKE) --no-print-directory module user
+	vm/run --kernel $(KERNEL) --device ivshmem --timeout 120 -- examples/demo/run </dev/null
 
-.PHONY: all module user help
+check:  ## run all tests: on the host, then in the VM
+	@packaging/deps --kernel $(KERNEL)
+	@$(MAKE) --no-print-directory module test-module user
+	@tests/check
+
+lint:  ## check the form of the sources
+	@tests/lint
+
+deps:  ## install what building, the demo, the tests and the lint need
+	@packaging/deps --lint --kernel $(KERNEL)
+
+clean:  ## remove what was built
+	rm -rf $(BUILD)
+	tree=$$(vm/fetch $(KERNEL)) && $(MAKE) -C kernel KDIR="$$tree/build" clean && \
+		$(MAKE) -C tests/kernel/ptwalk KDIR="$$tree/build" clean
+
+distclean-cache:  ## remove the downloaded kernels and the logs of failed runs
+	rm -rf $(CACHE)
+
+.PHONY: all help module test-module user demo check lint deps clean distclean-cache
