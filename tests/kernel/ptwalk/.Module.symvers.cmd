@@ -1,1 +1,0 @@
-savedcmd_/work/main/tests/kernel/ptwalk/Module.symvers :=  scripts/mod/modpost -M -m       -o /work/main/tests/kernel/ptwalk/Module.symvers -T /work/main/tests/kernel/ptwalk/modules.order -i Module.symvers -e 

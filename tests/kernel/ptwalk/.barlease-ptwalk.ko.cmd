@@ -1,1 +1,0 @@
-savedcmd_/work/main/tests/kernel/ptwalk/barlease-ptwalk.ko := x86_64-linux-gnu-ld -r -m elf_x86_64 -z noexecstack --no-warn-rwx-segments --build-id=sha1  -T arch/x86/module.lds -o /work/main/tests/kernel/ptwalk/barlease-ptwalk.ko /work/main/tests/kernel/ptwalk/barlease-ptwalk.o /work/main/tests/kernel/ptwalk/barlease-ptwalk.mod.o /work/main/tests/kernel/ptwalk/.module-common.o

@@ -1,1 +1,0 @@
-savedcmd_/work/main/tests/kernel/ptwalk/barlease-ptwalk.mod := printf '%s\n'   ptwalk.o | awk '!x[$$0]++ { print("/work/main/tests/kernel/ptwalk/"$$0) }' > /work/main/tests/kernel/ptwalk/barlease-ptwalk.mod

@@ -1,1 +1,0 @@
-savedcmd_/work/main/tests/kernel/ptwalk/modules.order := {   echo /work/main/tests/kernel/ptwalk/barlease-ptwalk.o; :; } > /work/main/tests/kernel/ptwalk/modules.order

@@ -1,1 +1,0 @@
-/work/main/tests/kernel/ptwalk/ptwalk.o
