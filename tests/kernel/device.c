@@ -341,6 +341,19 @@ int try_store(volatile void *at, uint32_t value)
 	return number;
 }
 
+static const char *outcome(int number)
+{
+	return number == SIGBUS ? "SIGBUS" : number ? "SIGSEGV" : "no signal";
+}
+
+void check_access(const char *file, int line, const char *what, const char *where,
+		  int seen, int want)
+{
+	if (seen != want)
+		fail_at(file, line, "%s at %s: expected %s, saw %s", what, where,
+			outcome(want), outcome(seen));
+}
+
 static uint32_t stamp(uint64_t page)
 {
 	return 0xb1000000u + (uint32_t)page;

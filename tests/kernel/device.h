@@ -94,9 +94,17 @@ void *map(int fd, uint64_t offset, uint64_t length, int prot);
 int try_load(const volatile void *at, uint32_t *value);
 int try_store(volatile void *at, uint32_t value);
 
-#define CHECK_LOADS(at)  CHECK_EQ(try_load(at, &(uint32_t){ 0 }), 0)
-#define CHECK_STORES(at) CHECK_EQ(try_store(at, 0x5709e), 0)
-#define CHECK_GONE(at)   CHECK_EQ(try_load(at, &(uint32_t){ 0 }), SIGBUS)
+/* Without a signal, or with this one. */
+#define CHECK_LOADS(at)  CHECK_LOAD(at, 0)
+#define CHECK_STORES(at) CHECK_STORE(at, 0)
+#define CHECK_GONE(at)   CHECK_LOAD(at, SIGBUS)
+#define CHECK_LOAD(at, want)                            \
+	check_access(__FILE__, __LINE__, "a load", #at, \
+		     try_load(at, &(uint32_t){ 0 }), want)
+#define CHECK_STORE(at, want) \
+	check_access(__FILE__, __LINE__, "a store", #at, try_store(at, 0x5709e), want)
+void check_access(const char *file, int line, const char *what, const char *where,
+		  int seen, int want);
 
 /*
  * Stamps tell the pages of the RAM BAR apart: each has its number at this

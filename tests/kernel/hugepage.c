@@ -86,7 +86,7 @@ static void check_gone(const char *at, uint64_t page)
 static void check_no_mapping(const char *at, uint64_t page)
 {
 	(void)page;
-	CHECK_EQ(try_load(at, &(uint32_t){ 0 }), SIGSEGV);
+	CHECK_LOAD(at, SIGSEGV);
 }
 
 /* All of the mapping but the part. */
@@ -143,8 +143,8 @@ static void mprotect_inside(uint32_t level)
 		inside = huge.at + part->first * PAGE_SIZE;
 		CHECK_OK(mprotect(inside, length, PROT_READ));
 		each_edge(part, 0, RAM_PAGES, check_right, huge.at);
-		CHECK_EQ(try_store(inside, 1), SIGSEGV);
-		CHECK_EQ(try_store(inside + length - PAGE_SIZE, 1), SIGSEGV);
+		CHECK_STORE(inside, SIGSEGV);
+		CHECK_STORE(inside + length - PAGE_SIZE, SIGSEGV);
 		CHECK_OK(mprotect(inside, length, PROT_NONE));
 		each_inside(part, check_no_mapping, huge.at);
 		each_other(part, check_right, huge.at);

@@ -34,7 +34,7 @@ static struct relic leave_relic(const struct barlease_device *dev, uint32_t bar)
 static void check_no_access(const struct relic *relic)
 {
 	CHECK_GONE(relic->at);
-	CHECK_EQ(try_store(relic->at, 1), SIGBUS);
+	CHECK_STORE(relic->at, SIGBUS);
 	CHECK_ERRNO((long)mmap(NULL, PAGE_SIZE, PROT_READ, MAP_SHARED, relic->fd, 0),
 		    ENODEV);
 	CHECK_ERRNO(abi_prefault(relic->fd), ENODEV);

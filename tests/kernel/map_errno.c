@@ -142,13 +142,13 @@ TEST(mprotect_eacces, "mprotect adds no write to a read-only lease, no exec to a
 		CHECK_ERRNO(mprotect(reads, PAGE_SIZE, PROT_EXEC), EACCES);
 		CHECK_ERRNO(mprotect(both, MIB(4), READ_WRITE | PROT_EXEC), EACCES);
 		CHECK_ERRNO(mprotect(both, PAGE_SIZE, PROT_EXEC), EACCES);
-		CHECK_EQ(try_store(reads, 1), SIGSEGV);
+		CHECK_STORE(reads, SIGSEGV);
 		CHECK_LOADS(reads);
 		CHECK_STORES(both);
 	}
 	/* A detour by no access at all gives no more. */
 	CHECK_OK(mprotect(reads, MIB(4), PROT_NONE));
-	CHECK_EQ(try_load(reads, &(uint32_t){ 0 }), SIGSEGV);
+	CHECK_LOAD(reads, SIGSEGV);
 	CHECK_ERRNO(mprotect(reads, MIB(4), READ_WRITE), EACCES);
 	CHECK_OK(mprotect(reads, MIB(4), PROT_READ));
 	CHECK_LOADS(reads);
@@ -162,11 +162,11 @@ TEST(mprotect_read_only_mapping,
 	void *at = map(fd, 0, MIB(4), PROT_READ);
 
 	CHECK_LOADS(at);
-	CHECK_EQ(try_store(at, 1), SIGSEGV);
+	CHECK_STORE(at, SIGSEGV);
 	CHECK_OK(mprotect(at, MIB(4), READ_WRITE));
 	CHECK_STORES(at);
 	CHECK_OK(mprotect(at, MIB(4), PROT_READ));
-	CHECK_EQ(try_store(at, 1), SIGSEGV);
+	CHECK_STORE(at, SIGSEGV);
 	CHECK_LOADS(at);
 }
 
@@ -179,7 +179,7 @@ TEST(read_only_lease, "a read-only lease is mapped shared and reads its pages")
 	stamp_pages(&dev);
 	for (uint64_t page = 0; page < MIB(4) / PAGE_SIZE; page++)
 		CHECK_PAGE(at + page * PAGE_SIZE, page);
-	CHECK_EQ(try_store(at, 1), SIGSEGV);
+	CHECK_STORE(at, SIGSEGV);
 	/* The entry itself forbids it, not the VMA alone. */
 	CHECK_EQ(page_entry(at).entry & 2, 0);
 }
@@ -251,7 +251,7 @@ TEST(access_sigbus_revoked,
 	for (uint64_t at = 0; at < MIB(64); at += KIB(64)) {
 		CHECK_GONE(huge + at);
 		CHECK_GONE(odd + at);
-		CHECK_EQ(try_store(huge + at, 1), SIGBUS);
+		CHECK_STORE(huge + at, SIGBUS);
 	}
 }
 
@@ -265,10 +265,10 @@ TEST(access_sigbus_closed,
 	CHECK_STORES(at);
 	barlease_device_close(&dev);
 	CHECK_GONE(at);
-	CHECK_EQ(try_store(at + MIB(3), 1), SIGBUS);
+	CHECK_STORE(at + MIB(3), SIGBUS);
 	dev = open_device(RAM_DEVICE);
 	CHECK_GONE(at);
-	CHECK_EQ(try_store(at + MIB(3), 1), SIGBUS);
+	CHECK_STORE(at + MIB(3), SIGBUS);
 }
 
 TEST(access_sigbus_off,

@@ -120,10 +120,10 @@ TEST(map_holes, "holes punched into a mapping are holes, the rest stays right")
 		CHECK_OK(munmap(at + 100 * PAGE_SIZE, PAGE_SIZE));
 		CHECK_OK(munmap(at + 1000 * PAGE_SIZE, 600 * PAGE_SIZE));
 		check_view(at, 0, 100);
-		CHECK_EQ(try_load(at + 100 * PAGE_SIZE, &(uint32_t){ 0 }), SIGSEGV);
+		CHECK_LOAD(at + 100 * PAGE_SIZE, SIGSEGV);
 		check_view(at + 101 * PAGE_SIZE, 101, 899);
-		CHECK_EQ(try_load(at + 1000 * PAGE_SIZE, &(uint32_t){ 0 }), SIGSEGV);
-		CHECK_EQ(try_load(at + 1599 * PAGE_SIZE, &(uint32_t){ 0 }), SIGSEGV);
+		CHECK_LOAD(at + 1000 * PAGE_SIZE, SIGSEGV);
+		CHECK_LOAD(at + 1599 * PAGE_SIZE, SIGSEGV);
 		check_view(at + 1600 * PAGE_SIZE, 1600, PAGES - 1600);
 		CHECK_OK(munmap(at, LENGTH));
 	}
@@ -143,9 +143,9 @@ TEST(map_split, "a mapping split by mprotect shows the right pages in each part"
 			CHECK_OK(mprotect(at + page * PAGE_SIZE, PAGE_SIZE, PROT_READ));
 		CHECK_OK(mprotect(at + 700 * PAGE_SIZE, PAGE_SIZE, PROT_NONE));
 		check_view(at, 0, 700);
-		CHECK_EQ(try_load(at + 700 * PAGE_SIZE, &(uint32_t){ 0 }), SIGSEGV);
+		CHECK_LOAD(at + 700 * PAGE_SIZE, SIGSEGV);
 		check_view(at + 701 * PAGE_SIZE, 701, PAGES - 701);
-		CHECK_EQ(try_store(at + PAGE_SIZE, 1), SIGSEGV);
+		CHECK_STORE(at + PAGE_SIZE, SIGSEGV);
 		CHECK_STORES(at);
 		CHECK_STORES(at + 2 * PAGE_SIZE);
 		CHECK_OK(munmap(at, LENGTH));
@@ -168,7 +168,7 @@ TEST(map_moved, "mremap takes the pages along, and leaves none behind")
 				check_view(at, 0, PAGES);
 			CHECK(mremap(at, LENGTH, LENGTH, MREMAP_MAYMOVE | MREMAP_FIXED,
 				     room) == room);
-			CHECK_EQ(try_load(at, &(uint32_t){ 0 }), SIGSEGV);
+			CHECK_LOAD(at, SIGSEGV);
 			check_view(room, 0, PAGES);
 			CHECK_OK(munmap(room, LENGTH));
 		}
@@ -187,7 +187,7 @@ TEST(map_moved_part, "mremap of a part moves that part alone")
 	CHECK(mremap(at + part, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, room) ==
 	      room);
 	check_view(at, 0, 700);
-	CHECK_EQ(try_load(at + part, &(uint32_t){ 0 }), SIGSEGV);
+	CHECK_LOAD(at + part, SIGSEGV);
 	check_view(at + part + length, 1600, PAGES - 1600);
 	check_view(room, 700, 900);
 	CHECK_OK(abi_revoke(dev.device_fd, fd));
@@ -205,7 +205,7 @@ TEST(map_resized, "mremap shrinks a mapping and never grows or doubles it")
 	check_view(at, 0, PAGES);
 	CHECK(mremap(at, LENGTH, PAGE_SIZE, 0) == at);
 	check_view(at, 0, 1);
-	CHECK_EQ(try_load(at + PAGE_SIZE, &(uint32_t){ 0 }), SIGSEGV);
+	CHECK_LOAD(at + PAGE_SIZE, SIGSEGV);
 	CHECK_EQ(mremap(at, PAGE_SIZE, 2 * PAGE_SIZE, 0), -1);
 	CHECK_EQ(mremap(at, PAGE_SIZE, LENGTH, MREMAP_MAYMOVE), -1);
 	CHECK_EQ(mremap(at, PAGE_SIZE, LENGTH + PAGE_SIZE, MREMAP_MAYMOVE), -1);
