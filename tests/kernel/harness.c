@@ -34,6 +34,7 @@ static struct {
 } * verdict;
 
 static uint64_t seed;
+static struct timespec began; /* the test under way */
 
 void fail_at(const char *file, int line, const char *format, ...)
 {
@@ -201,6 +202,14 @@ uint64_t random_word(void)
 	return word ^ (word >> 31);
 }
 
+bool ran_for(int seconds)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec - began.tv_sec >= seconds;
+}
+
 static int by_place(const void *left, const void *right)
 {
 	const struct test *a = *(const struct test *const *)left;
@@ -253,6 +262,7 @@ static const char *run_in_fork(const struct test *test)
 	if (!pid) {
 		setpgid(0, 0);
 		module_require(test->params);
+		clock_gettime(CLOCK_MONOTONIC, &began);
 		test->run();
 		_exit(0);
 	}

@@ -100,6 +100,9 @@ uint64_t hear(int sock);
 void send_fd(int sock, int fd);
 int receive_fd(int sock);
 
+/* For loops of many rounds, so that a slow host ends them in time as well. */
+bool ran_for(int seconds);
+
 /* Seeded once a run; the seed is printed, and --seed N repeats it. */
 uint64_t random_word(void);
 
