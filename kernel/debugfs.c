@@ -60,7 +60,7 @@ static int leases_show(struct seq_file *m, void *v)
 		   lease->memattr == BARLEASE_MEMATTR_WC ? "wc" : "uc",
 		   lease->ranges.nr_pages << PAGE_SHIFT,
 		   lease->ranges.nr_ranges, lease->ranges.nr_spans,
-		   (long long)atomic64_read(&lease->faults));
+		   atomic64_read(&lease->faults));
 	up_read(&lease->rwsem);
 	return 0;
 }
@@ -83,7 +83,7 @@ void barlease_debugfs_add(struct barlease_device *dev)
 /* Waits for readers, so that dev may be put afterwards. */
 void barlease_debugfs_remove(struct barlease_device *dev)
 {
-	debugfs_remove_recursive(dev->debugfs);
+	debugfs_remove(dev->debugfs);
 }
 
 void barlease_debugfs_init(void)
@@ -93,5 +93,5 @@ void barlease_debugfs_init(void)
 
 void barlease_debugfs_exit(void)
 {
-	debugfs_remove_recursive(root);
+	debugfs_remove(root);
 }

@@ -6,6 +6,7 @@
 #include <linux/module.h>
 #include <linux/pci.h>
 #include <linux/slab.h>
+#include <linux/smp.h>
 #include <linux/uaccess.h>
 
 #include "../include/barlease_uapi.h"
@@ -101,17 +102,28 @@ void barlease_leases_zap(struct barlease_device *dev)
 	unmap_mapping_range(device_mapping(dev), 0, BARLEASE_OFFSETS_END, true);
 }
 
+/* The same for one lease. */
+void barlease_lease_zap(struct barlease_lease *lease)
+{
+	unmap_mapping_range(device_mapping(lease->dev),
+			    lease->window << PAGE_SHIFT,
+			    lease->ranges.nr_pages << PAGE_SHIFT, true);
+}
+
 /*
  * Push out what was stored before the zap: a read that is answered drives the
- * posted writes before it (PCI Express Base 6.0, 2.4.1), and the TLB shootdown
- * of the zap has interrupted each CPU that could hold some in its
- * write-combining buffer. The locks keep power and reset as they are.
+ * posted writes before it (PCI Express Base 6.0, 2.4.1). What a CPU may hold in
+ * a write-combining buffer an interrupt drains first; the zap's TLB flush sends
+ * one on many machines, but not on all. The locks keep power and reset as they
+ * are.
  */
 static void push_out_stores(struct barlease_device *dev)
 {
 	struct pci_dev *pdev = dev->core.pdev;
 	u16 vendor;
 
+	if (READ_ONCE(dev->had_wc))
+		kick_all_cpus_sync();
 	down_read(&dev->core.memory_lock);
 	down_read(&dev->reset_sem);
 	if (!dev->core.pm_runtime_engaged && !barlease_in_d3(pdev) &&
@@ -138,6 +150,40 @@ void barlease_leases_close(struct barlease_device *dev)
 	push_out_stores(dev);
 }
 
+/*
+ * One lease: its memory, its window, its place on the device's list
+ */
+
+static int join_device(struct barlease_lease *lease)
+{
+	struct barlease_device *dev = lease->dev;
+	int ret = 0;
+
+	mutex_lock(&dev->lock);
+	if (lease->ranges.nr_ranges > BARLEASE_MAX_ALIVE - dev->nr_ranges) {
+		ret = -ENOSPC;
+	} else {
+		dev->nr_ranges += lease->ranges.nr_ranges;
+		list_add_tail(&lease->node, &dev->leases);
+	}
+	mutex_unlock(&dev->lock);
+	return ret;
+}
+
+static void leave_device(struct barlease_lease *lease)
+{
+	mutex_lock(&lease->dev->lock);
+	list_del(&lease->node);
+	lease->dev->nr_ranges -= lease->ranges.nr_ranges;
+	mutex_unlock(&lease->dev->lock);
+}
+
+static void lease_free(struct barlease_lease *lease)
+{
+	kvfree(lease->ranges.spans);
+	kfree(lease);
+}
+
 /* The last reference is gone, so no mapping is left and no call is under way. */
 static void lease_release(struct dma_buf *dmabuf)
 {
@@ -145,13 +191,9 @@ static void lease_release(struct dma_buf *dmabuf)
 	struct barlease_device *dev = lease->dev;
 
 	trace_lease_release(lease);
-	mutex_lock(&dev->lock);
-	list_del(&lease->node);
-	dev->nr_spans -= lease->ranges.nr_spans;
-	mutex_unlock(&dev->lock);
+	leave_device(lease);
 	mtree_erase(&dev->windows, lease->window);
-	kvfree(lease->ranges.spans);
-	kfree(lease);
+	lease_free(lease);
 	/* vfio.h calls device private; it exports no other way to count. */
 	put_device(&dev->core.vdev.device);
 }
@@ -187,10 +229,16 @@ static const struct dma_buf_ops lease_ops = {
  * Export
  */
 
-/* Bytes that region ranges may span; unlimited where the BAR is refused later. */
+/* A BAR that VFIO would let its owner mmap. */
+static bool region_is_leasable(struct barlease_device *dev, u32 region)
+{
+	return region < PCI_STD_NUM_BARS && dev->core.bar_mmap_supported[region];
+}
+
+/* The bytes that ranges must lie in; of a region refused later any will do. */
 static u64 region_limit(struct barlease_device *dev, u32 region)
 {
-	if (region >= PCI_STD_NUM_BARS || !dev->core.bar_mmap_supported[region])
+	if (!region_is_leasable(dev, region))
 		return U64_MAX;
 	return PAGE_ALIGN(pci_resource_len(dev->core.pdev, region));
 }
@@ -239,7 +287,7 @@ static int check_region(struct barlease_device *dev, u32 region,
 {
 	u32 i;
 
-	if (region >= PCI_STD_NUM_BARS || !dev->core.bar_mmap_supported[region])
+	if (!region_is_leasable(dev, region))
 		return -ENODEV;
 
 	for (i = 0; i < dev->nr_guards && !allow_msix; i++) {
@@ -254,30 +302,6 @@ static int check_region(struct barlease_device *dev, u32 region,
 		return -EBUSY;
 	r->bar_pfn = pci_resource_start(dev->core.pdev, region) >> PAGE_SHIFT;
 	return 0;
-}
-
-static int join_device(struct barlease_lease *lease)
-{
-	struct barlease_device *dev = lease->dev;
-	int ret = 0;
-
-	mutex_lock(&dev->lock);
-	if (lease->ranges.nr_spans > BARLEASE_MAX_SPANS - dev->nr_spans) {
-		ret = -ENOSPC;
-	} else {
-		dev->nr_spans += lease->ranges.nr_spans;
-		list_add_tail(&lease->node, &dev->leases);
-	}
-	mutex_unlock(&dev->lock);
-	return ret;
-}
-
-static void leave_device(struct barlease_lease *lease)
-{
-	mutex_lock(&lease->dev->lock);
-	list_del(&lease->node);
-	lease->dev->nr_spans -= lease->ranges.nr_spans;
-	mutex_unlock(&lease->dev->lock);
 }
 
 /* GET VFIO_DEVICE_FEATURE_DMA_BUF: checks in the order of docs/abi.md. */
@@ -327,14 +351,14 @@ int barlease_lease_export(struct barlease_device *dev, u32 flags,
 	ret = window_take(lease);
 	if (ret)
 		goto err_free;
+	ret = check_region(dev, get.region_index, &lease->ranges);
+	if (ret)
+		goto err_window;
+	lease->id = atomic64_inc_return(&last_id);
 	ret = join_device(lease);
 	if (ret)
 		goto err_window;
-	ret = check_region(dev, get.region_index, &lease->ranges);
-	if (ret)
-		goto err_leave;
 
-	lease->id = atomic64_inc_return(&last_id);
 	info.ops = &lease_ops;
 	info.size = lease->ranges.nr_pages << PAGE_SHIFT;
 	info.flags = access;
@@ -360,8 +384,7 @@ err_leave:
 err_window:
 	mtree_erase(&dev->windows, lease->window);
 err_free:
-	kvfree(lease->ranges.spans);
-	kfree(lease);
+	lease_free(lease);
 	return ret;
 }
 
@@ -370,9 +393,9 @@ err_free:
  */
 
 /*
- * The lease behind @fd, if it is one of this device and lives as long as its
- * device has been open: its rwsem is held for writing, and its dma-buf must be
- * put by lease_put().
+ * The lease behind @fd, if it is one that this device has made since it was
+ * opened. Its rwsem is held for writing; the caller releases that, and then puts
+ * the dma-buf.
  */
 static struct dma_buf *lease_get(struct barlease_device *dev, int fd)
 {
@@ -382,19 +405,13 @@ static struct dma_buf *lease_get(struct barlease_device *dev, int fd)
 	dmabuf = dma_buf_get(fd);
 	if (IS_ERR(dmabuf))
 		return dmabuf;
-	if (dmabuf->ops != &lease_ops)
-		goto err_put;
 	lease = dmabuf->priv;
-	if (lease->dev != dev)
-		goto err_put;
-	down_write(&lease->rwsem);
-	if (lease->state == BARLEASE_CLOSED)
-		goto err_unlock;
-	return dmabuf;
-
-err_unlock:
-	up_write(&lease->rwsem);
-err_put:
+	if (dmabuf->ops == &lease_ops && lease->dev == dev) {
+		down_write(&lease->rwsem);
+		if (lease->state != BARLEASE_CLOSED)
+			return dmabuf;
+		up_write(&lease->rwsem);
+	}
 	dma_buf_put(dmabuf);
 	return ERR_PTR(-ENODEV);
 }
@@ -419,27 +436,27 @@ int barlease_lease_revoke(struct barlease_device *dev, u32 flags,
 		return PTR_ERR(dmabuf);
 	lease = dmabuf->priv;
 
+	ret = 0;
 	if (lease->state == BARLEASE_REVOKED)
 		ret = -EBADFD;
 	else if (set.flags)
 		ret = -EINVAL;
 	else
-		ret = 0;
-	if (!ret)
 		lease->state = BARLEASE_REVOKED;
 	up_write(&lease->rwsem);
 
-	if (!ret) {
-		/*
-		 * A fault that saw the lease live held rwsem until its entries
-		 * were in, so the zap finds them; later ones see it revoked.
-		 */
-		unmap_mapping_range(device_mapping(dev),
-				    lease->window << PAGE_SHIFT,
-				    lease->ranges.nr_pages << PAGE_SHIFT, true);
+	/*
+	 * A fault that saw the lease live held rwsem until its entries were in,
+	 * so the zap finds them; later ones see it revoked. Whoever is told that
+	 * it was revoked already may rely on it too, though the other caller may
+	 * be in here still.
+	 */
+	if (ret != -EINVAL) {
+		barlease_lease_zap(lease);
 		push_out_stores(dev);
-		trace_lease_revoke(lease);
 	}
+	if (!ret)
+		trace_lease_revoke(lease);
 	dma_buf_put(dmabuf);
 	return ret;
 }
@@ -471,6 +488,8 @@ int barlease_lease_memattr(struct barlease_device *dev, u32 flags,
 		ret = -ENOENT;
 	else
 		lease->memattr = set.memattr;
+	if (lease->memattr == BARLEASE_MEMATTR_WC)
+		WRITE_ONCE(dev->had_wc, true);
 	up_write(&lease->rwsem);
 	dma_buf_put(dmabuf);
 	return ret;

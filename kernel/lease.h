@@ -10,8 +10,11 @@
  *         lease->rwsem  the lease's state
  *           i_mmap_rwsem of the VFIO inode, inside unmap_mapping_range()
  *
- *   dev_set->lock of VFIO, then dev->lock (the list of leases), then
- *   lease->rwsem. dev->lock is never taken under mmap_lock.
+ *   dev_set->lock of VFIO, at open, close and hot reset, comes before
+ *   memory_lock and before dev->lock (the list of leases), which comes before
+ *   lease->rwsem and is never taken under mmap_lock. The PCI core's device lock
+ *   comes before reset_sem; who has written reset_sem waits for none of
+ *   memory_lock, dev_set->lock and mmap_lock.
  *
  * No lock at or below memory_lock is held across a user copy or a prefault.
  */
@@ -33,8 +36,8 @@
 #define BARLEASE_OFFSETS_END \
 	VFIO_PCI_INDEX_TO_OFFSET(VFIO_PCI_ROM_REGION_INDEX)
 
-/* Spans alive on one device; 16 bytes each. */
-#define BARLEASE_MAX_SPANS	1048576U
+/* Ranges alive on one device, room for a span each: 16 bytes. */
+#define BARLEASE_MAX_ALIVE	1048576U
 
 /* Pages of the MSI-X table or of its pending bits. */
 struct barlease_guard {
@@ -53,9 +56,11 @@ struct barlease_device {
 	struct rw_semaphore reset_sem;
 	struct lock_class_key reset_key;
 
-	struct mutex lock;		/* leases, nr_spans */
+	struct mutex lock;		/* leases, nr_ranges */
 	struct list_head leases;
-	u32 nr_spans;
+	u32 nr_ranges;			/* of all leases */
+
+	bool had_wc;	/* some lease was write-combining once */
 
 	/* Which page offsets below BARLEASE_OFFSETS_END are taken. */
 	struct maple_tree windows;
@@ -106,6 +111,7 @@ int barlease_leases_init(struct barlease_device *dev);
 void barlease_leases_destroy(struct barlease_device *dev);
 void barlease_leases_close(struct barlease_device *dev);
 void barlease_leases_zap(struct barlease_device *dev);
+void barlease_lease_zap(struct barlease_lease *lease);
 
 int barlease_lease_export(struct barlease_device *dev, u32 flags,
 			  void __user *arg, size_t argsz);

@@ -209,10 +209,11 @@ static int barlease_sriov_configure(struct pci_dev *pdev, int nr_virtfn)
 }
 
 /*
- * Every reset of the function comes between these two, also one from sysfs, for
- * which the core zaps nothing. The core's own resets hold memory_lock for
- * writing here and those from sysfs do not, so it can't be taken. Both run in
- * one task under the device lock, and prepare is never left without done.
+ * Every reset that somebody asks for comes between these two, also one from
+ * sysfs, for which the core zaps nothing; a port's error recovery does not. The
+ * core's own resets hold memory_lock for writing here and those from sysfs do
+ * not, so it can't be taken. Both run in one task under the device lock, and
+ * prepare is never left without done.
  */
 static void barlease_reset_prepare(struct pci_dev *pdev)
 {

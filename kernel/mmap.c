@@ -59,8 +59,9 @@ static struct barlease_run run_at(struct vm_area_struct *vma,
 
 /*
  * Whether a 2 MiB or 1 GiB entry belongs at @addr. VMA, span and frame alone
- * decide, so all faults on a block agree: one that put page table entries under
- * a block where another was about to put a huge one would make the core warn.
+ * decide, so that all faults on a block try the same: one that put small pages
+ * where another is about to put a leaf, or found that leaf, would make the core
+ * warn. Tables that mremap() has moved to where a leaf belongs are kept.
  */
 static bool leaf_at(struct vm_area_struct *vma, unsigned long addr,
 		    unsigned int order, struct barlease_run *run)
@@ -89,7 +90,20 @@ static vm_fault_t map_pmd(struct vm_fault *vmf, const struct barlease_run *run)
 
 	return vmf_insert_pfn_pmd(vmf, barlease_pfn(run->pfn), write);
 }
+
+/* Only mremap() brings entries of small pages to where a leaf belongs. */
+static bool pmd_is_table(struct vm_fault *vmf)
+{
+	pmd_t pmd = pmdp_get_lockless(vmf->pmd);
+
+	return pmd_present(pmd) && !pmd_leaf(pmd);
+}
 #else
+static bool pmd_is_table(struct vm_fault *vmf)
+{
+	return true;
+}
+
 static bool pmd_wanted(struct vm_fault *vmf, struct barlease_run *run)
 {
 	return false;
@@ -190,15 +204,14 @@ static vm_fault_t lease_enter(struct barlease_lease *lease)
 {
 	struct barlease_device *dev = lease->dev;
 
-	down_read(&dev->core.memory_lock);
+	/* A reset may take a minute; who is killed meanwhile need not see it. */
+	if (down_read_killable(&dev->core.memory_lock))
+		return VM_FAULT_SIGBUS;
 	if (!down_read_trylock(&dev->reset_sem)) {
-		/*
-		 * A reset is under way. If it is the core's it waits for
-		 * nobody, but one from sysfs may last, and memory_lock must
-		 * stay free for others meanwhile.
-		 */
+		/* From sysfs: memory_lock must stay free for others meanwhile. */
 		up_read(&dev->core.memory_lock);
-		down_read(&dev->reset_sem);
+		if (down_read_killable(&dev->reset_sem))
+			return VM_FAULT_SIGBUS;
 		up_read(&dev->reset_sem);
 		return VM_FAULT_NOPAGE;
 	}
@@ -245,11 +258,10 @@ static vm_fault_t uc_fault(struct vm_fault *vmf)
 	struct barlease_run run;
 
 	/*
-	 * With PR_SET_THP_DISABLE uc_huge_fault() is never called. A huge entry
-	 * goes in all the same (see leaf_at()), unless mremap() has brought
-	 * page table entries along.
+	 * With PR_SET_THP_DISABLE uc_huge_fault() is never called. A leaf goes
+	 * in all the same, see leaf_at(); another thread's may be there by now.
 	 */
-	if (pmd_wanted(vmf, &run) && pmd_none(pmdp_get_lockless(vmf->pmd)))
+	if (pmd_wanted(vmf, &run) && !pmd_is_table(vmf))
 		return lease_fault(vmf, &run, map_pmd);
 
 	run = run_at(vmf->vma, vmf->address, around_order());
@@ -280,17 +292,14 @@ static vm_fault_t wc_fault(struct vm_fault *vmf)
  */
 
 /*
- * Zap all mappings of the VMA's part of the lease. With rwsem held for writing
- * no fault is half-way through (see map_pmd()).
+ * Zap with rwsem held for writing: no fault is half-way through (see map_pmd()).
+ * The whole lease, not the VMA's part: that could be part of a 1 GiB entry of
+ * another process, which the core zaps only with that mm locked.
  */
-static void zap_everywhere(struct vm_area_struct *vma)
+static void zap_everywhere(struct barlease_lease *lease)
 {
-	struct barlease_lease *lease = vma->vm_private_data;
-
 	down_write(&lease->rwsem);
-	unmap_mapping_range(vma->vm_file->f_mapping,
-			    (loff_t)vma->vm_pgoff << PAGE_SHIFT,
-			    vma->vm_end - vma->vm_start, true);
+	barlease_lease_zap(lease);
 	up_write(&lease->rwsem);
 }
 
@@ -310,9 +319,9 @@ static void lease_open(struct vm_area_struct *vma)
 {
 	if (vma->vm_mm != current->mm) {
 		if (!(vma->vm_flags & VM_WIPEONFORK))
-			zap_everywhere(vma);
+			zap_everywhere(vma->vm_private_data);
 	} else if (huge_pud && !vma_lookup(vma->vm_mm, vma->vm_start)) {
-		zap_everywhere(vma);
+		zap_everywhere(vma->vm_private_data);
 	}
 }
 

@@ -21,15 +21,11 @@ static u64 last_span_end(const struct barlease_ranges *r)
  * @nr: its pages, not 0
  *
  * A range that goes on where the last one ended joins its span, so that a huge
- * entry can cross the seam.
- *
- * Return: false, and nothing is changed, where the lease would overflow 64 bits.
+ * entry can cross the seam. That all pages together fit 64 bits is the caller's
+ * to know.
  */
-bool barlease_ranges_append(struct barlease_ranges *r, u64 bar_page, u64 nr)
+void barlease_ranges_append(struct barlease_ranges *r, u64 bar_page, u64 nr)
 {
-	if (r->nr_pages + nr < nr)
-		return false;
-
 	if (!r->nr_spans || last_span_end(r) != bar_page)
 		r->spans[r->nr_spans++] = (struct barlease_span) {
 			.page = r->nr_pages,
@@ -37,7 +33,6 @@ bool barlease_ranges_append(struct barlease_ranges *r, u64 bar_page, u64 nr)
 		};
 	r->nr_ranges++;
 	r->nr_pages += nr;
-	return true;
 }
 
 /* The span that holds @page, which lies inside the lease. */

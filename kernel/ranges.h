@@ -45,7 +45,7 @@ struct barlease_view {
 	u64 page;
 };
 
-bool barlease_ranges_append(struct barlease_ranges *r, u64 bar_page, u64 nr);
+void barlease_ranges_append(struct barlease_ranges *r, u64 bar_page, u64 nr);
 u64 barlease_ranges_pfn(const struct barlease_ranges *r, u64 page);
 bool barlease_ranges_meet(const struct barlease_ranges *r, u64 first, u64 last);
 struct barlease_run barlease_ranges_run(const struct barlease_ranges *r,
