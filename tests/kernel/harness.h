@@ -45,7 +45,7 @@ struct test {
 __attribute__((noreturn, format(printf, 3, 4))) void fail_at(const char *file, int line,
 							     const char *format, ...);
 
-/* "1 has printed", but never fails: a line under the test's own. */
+/* A line of its own in the output, which fails nothing. */
 __attribute__((format(printf, 1, 2))) void note(const char *format, ...);
 
 #define FAIL(...) fail_at(__FILE__, __LINE__, __VA_ARGS__)

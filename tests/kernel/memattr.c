@@ -16,10 +16,13 @@
 static struct ptwalk entry_of(const void *at, uint64_t page, uint32_t level)
 {
 	static const uint64_t sizes[] = { 0, PAGE_SIZE, MIB(2), GIB(1) };
+	static uint64_t start;
 	struct ptwalk entry = page_entry(at);
-	uint64_t physical =
-		bar_start(device_bdf(RAM_DEVICE), RAM_BAR) + page * PAGE_SIZE;
+	uint64_t physical;
 
+	if (!start)
+		start = bar_start(device_bdf(RAM_DEVICE), RAM_BAR);
+	physical = start + page * PAGE_SIZE;
 	CHECK_EQ(entry.level, level);
 	CHECK_EQ(entry.entry & FRAME & -sizes[level], physical & -sizes[level]);
 	return entry;

@@ -232,10 +232,11 @@ struct ptwalk page_entry(const void *at)
 	static int fd = -1;
 	struct ptwalk walk = { .address = (uintptr_t)at };
 
-	if (access("/dev/" PTWALK_DEVICE, F_OK))
-		CHECK_OK(load_file("PTWALK_KO", ""));
-	if (fd < 0)
+	if (fd < 0) {
+		if (access("/dev/" PTWALK_DEVICE, F_OK))
+			CHECK_OK(load_file("PTWALK_KO", ""));
 		fd = (int)CHECK_OK(open("/dev/" PTWALK_DEVICE, O_RDONLY | O_CLOEXEC));
+	}
 	CHECK_OK(ioctl(fd, PTWALK_IOCTL, &walk));
 	return walk;
 }
