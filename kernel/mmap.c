@@ -162,7 +162,6 @@ static vm_fault_t map_ptes(struct vm_fault *vmf, const struct barlease_run *run)
 
 struct wc_run {
 	struct vm_area_struct *vma;
-	unsigned long start;
 	const struct barlease_run *run;
 };
 

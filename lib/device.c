@@ -81,8 +81,11 @@ int barlease_device_bind(const char *bdf, const char *driver)
 		return -1;
 
 	snprintf(path, sizeof(path), PCI_SYSFS "/devices/%s/driver_override", address);
-	if (write_file(path, driver ? driver : "\n"))
+	if (write_file(path, driver ? driver : "\n")) {
+		if (errno == ENOENT)
+			errno = ENODEV;
 		return -1;
+	}
 
 	bound = link_name(address, "driver", target);
 	if (bound && driver && strcmp(bound, driver) == 0)

@@ -61,6 +61,8 @@ static void a_device_that_is_not_there_is_enodev(void **state)
 	(void)state;
 	assert_int_equal(barlease_device_open(&dev, "fffff:ff:1f.7"), -1);
 	assert_int_equal(errno, ENODEV);
+	assert_int_equal(barlease_device_bind("fffff:ff:1f.7", BARLEASE_DRIVER), -1);
+	assert_int_equal(errno, ENODEV);
 	assert_int_equal(dev.device_fd, -1);
 	assert_int_equal(dev.group_fd, -1);
 	assert_int_equal(dev.container_fd, -1);
