@@ -393,16 +393,27 @@ err_free:
  */
 
 /*
- * The lease behind @fd, if it is one that this device has made since it was
- * opened. Its rwsem is held for writing; the caller releases that, and then puts
- * the dma-buf.
+ * What the calls below begin with: check the request, copy its struct to @data,
+ * and find the lease behind the fd that each struct begins with. It must be one
+ * that this device has made since it was opened.
+ *
+ * Return: its dma-buf, to be put after the lease's rwsem, held for writing, has
+ * been released; NULL for a PROBE; or an error.
  */
-static struct dma_buf *lease_get(struct barlease_device *dev, int fd)
+static struct dma_buf *lease_get(struct barlease_device *dev, u32 flags, u32 op,
+				 void __user *arg, size_t argsz,
+				 void *data, size_t size)
 {
 	struct barlease_lease *lease;
 	struct dma_buf *dmabuf;
+	int ret;
 
-	dmabuf = dma_buf_get(fd);
+	ret = vfio_check_feature(flags, argsz, op, size);
+	if (ret != 1)
+		return ERR_PTR(ret);
+	if (copy_from_user(data, arg, size))
+		return ERR_PTR(-EFAULT);
+	dmabuf = dma_buf_get(*(s32 *)data);
 	if (IS_ERR(dmabuf))
 		return dmabuf;
 	lease = dmabuf->priv;
@@ -423,20 +434,14 @@ int barlease_lease_revoke(struct barlease_device *dev, u32 flags,
 	struct barlease_feature_revoke set;
 	struct barlease_lease *lease;
 	struct dma_buf *dmabuf;
-	int ret;
+	int ret = 0;
 
-	ret = vfio_check_feature(flags, argsz, VFIO_DEVICE_FEATURE_SET,
-				 sizeof(set));
-	if (ret != 1)
-		return ret;
-	if (copy_from_user(&set, arg, sizeof(set)))
-		return -EFAULT;
-	dmabuf = lease_get(dev, set.dmabuf_fd);
-	if (IS_ERR(dmabuf))
-		return PTR_ERR(dmabuf);
+	dmabuf = lease_get(dev, flags, VFIO_DEVICE_FEATURE_SET, arg, argsz,
+			   &set, sizeof(set));
+	if (IS_ERR_OR_NULL(dmabuf))
+		return PTR_ERR_OR_ZERO(dmabuf);
 	lease = dmabuf->priv;
 
-	ret = 0;
 	if (lease->state == BARLEASE_REVOKED)
 		ret = -EBADFD;
 	else if (set.flags)
@@ -468,20 +473,14 @@ int barlease_lease_memattr(struct barlease_device *dev, u32 flags,
 	struct barlease_feature_memattr set;
 	struct barlease_lease *lease;
 	struct dma_buf *dmabuf;
-	int ret;
+	int ret = 0;
 
-	ret = vfio_check_feature(flags, argsz, VFIO_DEVICE_FEATURE_SET,
-				 sizeof(set));
-	if (ret != 1)
-		return ret;
-	if (copy_from_user(&set, arg, sizeof(set)))
-		return -EFAULT;
-	dmabuf = lease_get(dev, set.dmabuf_fd);
-	if (IS_ERR(dmabuf))
-		return PTR_ERR(dmabuf);
+	dmabuf = lease_get(dev, flags, VFIO_DEVICE_FEATURE_SET, arg, argsz,
+			   &set, sizeof(set));
+	if (IS_ERR_OR_NULL(dmabuf))
+		return PTR_ERR_OR_ZERO(dmabuf);
 	lease = dmabuf->priv;
 
-	ret = 0;
 	if (lease->state == BARLEASE_REVOKED)
 		ret = -EBADFD;
 	else if (set.memattr > BARLEASE_MEMATTR_WC)
@@ -503,17 +502,11 @@ int barlease_lease_info(struct barlease_device *dev, u32 flags,
 	struct barlease_lease *lease;
 	struct dma_buf *dmabuf;
 	u64 first_pfn;
-	int ret;
 
-	ret = vfio_check_feature(flags, argsz, VFIO_DEVICE_FEATURE_GET,
-				 sizeof(get));
-	if (ret != 1)
-		return ret;
-	if (copy_from_user(&get, arg, sizeof(get)))
-		return -EFAULT;
-	dmabuf = lease_get(dev, get.dmabuf_fd);
-	if (IS_ERR(dmabuf))
-		return PTR_ERR(dmabuf);
+	dmabuf = lease_get(dev, flags, VFIO_DEVICE_FEATURE_GET, arg, argsz,
+			   &get, sizeof(get));
+	if (IS_ERR_OR_NULL(dmabuf))
+		return PTR_ERR_OR_ZERO(dmabuf);
 	lease = dmabuf->priv;
 
 	first_pfn = barlease_ranges_pfn(&lease->ranges, 0);
