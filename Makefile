@@ -48,6 +48,6 @@ clean:  ## remove what was built
 		$(MAKE) -C tests/kernel/ptwalk KDIR="$$tree/build" clean
 
 distclean-cache:  ## remove the downloaded kernels and the logs of failed runs
-	rm -rf $(CACHE)
+	rm -rf "$(CACHE)"
 
 .PHONY: all help module test-module user demo check lint deps clean distclean-cache
