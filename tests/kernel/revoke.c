@@ -125,13 +125,14 @@ static void revoke_under_stores(uint64_t size, uint32_t rounds)
 	kid_join(&kid);
 }
 
-TEST(revoke_stops_stores, "no store reaches a page after REVOKE returned, 2,000 times")
+TEST(revoke_stops_stores, "no store reaches a page after REVOKE returned, 2,000 times",
+     .timeout = 180)
 {
 	revoke_under_stores(PAGE_SIZE, 2000);
 }
 
 TEST(revoke_stops_stores_2m,
-     "no store reaches a huge page after REVOKE returned, 1,000 times")
+     "no store reaches a huge page after REVOKE returned, 1,000 times", .timeout = 180)
 {
 	revoke_under_stores(MIB(2), 1000);
 }
@@ -155,7 +156,8 @@ __attribute__((noreturn)) static void *touch_thread(void *arg)
 	}
 }
 
-TEST(revoke_races_faults, "a fault that races REVOKE leaves no page behind")
+TEST(revoke_races_faults, "a fault that races REVOKE leaves no page behind",
+     .timeout = 180)
 {
 	/* Off by a page: each 64 KiB take a fault. What lies behind is a hole. */
 	enum { BLOCKS = 64, ROUNDS = 1500 };
