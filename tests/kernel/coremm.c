@@ -133,6 +133,50 @@ TEST(thp_toggled_1g, "likewise with 1 GiB entries allowed", .params = "huge_pud=
 	toggle_thp();
 }
 
+/* Touches a page of each huge block, as fast as told. */
+struct racer {
+	char *_Atomic at;
+	uint64_t size;
+	_Atomic uint32_t wanted, done;
+};
+
+__attribute__((noreturn)) static void *race_blocks(void *arg)
+{
+	struct racer *racer = arg;
+
+	for (;;) {
+		while (racer->done == racer->wanted)
+			sched_yield();
+		for (uint64_t next = 0; next < racer->size; next += MIB(2))
+			CHECK_PAGE(racer->at + next, next / PAGE_SIZE);
+		racer->done++;
+	}
+}
+
+/* Who comes second finds a huge entry, on the way to making small ones. */
+TEST(thp_disabled_race,
+     "of two threads that fault one block, huge pages forbidden, none fails")
+{
+	enum { ROUNDS = 500 };
+	struct barlease_device dev = open_device(RAM_DEVICE);
+	struct racer racer = { .size = MIB(64) };
+	pthread_t thread;
+	int fd;
+
+	stamp_pages(&dev);
+	fd = lease(&dev, RAM_BAR, 0, racer.size);
+	CHECK_OK(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0));
+	CHECK_EQ(pthread_create(&thread, NULL, race_blocks, &racer), 0);
+	for (uint32_t round = 1; round <= ROUNDS; round++) {
+		racer.at = map_at(fd, 0, racer.size, READ_WRITE, 0);
+		racer.wanted = round;
+		CHECK_OK(abi_prefault(fd));
+		while (racer.done != round)
+			sched_yield();
+		CHECK_OK(munmap(racer.at, racer.size));
+	}
+}
+
 TEST(thp_disabled_revoke, "pages faulted in with huge pages forbidden are revoked too")
 {
 	struct barlease_device dev = open_device(RAM_DEVICE);

@@ -333,3 +333,38 @@ TEST(huge_1g_mremap_stores, "no store reaches a 1 GiB entry after mremap and REV
 {
 	mremap_under_stores(PTWALK_PUD);
 }
+
+/* A kid with a huge entry of its own, until it is told to look and leave. */
+static void hold_entry(int sock, void *arg)
+{
+	const struct huge *huge = arg;
+
+	CHECK_PAGE(huge->at, 0);
+	CHECK_EQ(page_entry(huge->at).level, PTWALK_PUD);
+	say(sock, 1);
+	hear(sock);
+	CHECK_PAGE(huge->at + GIB(1) - PAGE_SIZE, RAM_PAGES - 1);
+}
+
+/*
+ * Its zap reaches into the kid, whose mm is not locked: had it taken part of the
+ * entry, the kernel would complain, and so fail the whole run.
+ */
+TEST(huge_1g_mremap_kid,
+     "mremap of a page leaves another process its 1 GiB entry or nothing",
+     .params = "huge_pud=1")
+{
+	struct huge huge = huge_start();
+	struct kid kid;
+	char *room = map_at(huge.dev.device_fd, huge.dev.bars[RAM_BAR].offset,
+			    PAGE_SIZE, PROT_NONE, 0);
+
+	huge_lease(&huge, PTWALK_PUD);
+	kid = kid_start(hold_entry, &huge);
+	hear(kid.sock);
+	CHECK(mremap(huge.at + 5 * PAGE_SIZE, PAGE_SIZE, PAGE_SIZE,
+		     MREMAP_MAYMOVE | MREMAP_FIXED, room) == room);
+	CHECK_PAGE(room, 5);
+	say(kid.sock, 1);
+	kid_join(&kid);
+}
