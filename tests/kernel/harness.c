@@ -23,7 +23,7 @@
 #include "harness.h"
 #include "system.h"
 
-#define DEFAULT_TIMEOUT 60
+#define DEFAULT_TIMEOUT 300
 
 extern const struct test __start_tests[], __stop_tests[];
 

@@ -22,7 +22,7 @@ struct test {
 	int line;
 	void (*run)(void);
 	const char *params; /* module parameters; NULL: the defaults */
-	int timeout;        /* seconds; 0: 60 */
+	int timeout;        /* seconds; 0: 300 */
 };
 
 /*

@@ -126,13 +126,13 @@ static void revoke_under_stores(uint64_t size, uint32_t rounds)
 }
 
 TEST(revoke_stops_stores, "no store reaches a page after REVOKE returned, 2,000 times",
-     .timeout = 180)
+     .timeout = 600)
 {
 	revoke_under_stores(PAGE_SIZE, 2000);
 }
 
 TEST(revoke_stops_stores_2m,
-     "no store reaches a huge page after REVOKE returned, 1,000 times", .timeout = 180)
+     "no store reaches a huge page after REVOKE returned, 1,000 times", .timeout = 600)
 {
 	revoke_under_stores(MIB(2), 1000);
 }
@@ -157,7 +157,7 @@ __attribute__((noreturn)) static void *touch_thread(void *arg)
 }
 
 TEST(revoke_races_faults, "a fault that races REVOKE leaves no page behind",
-     .timeout = 180)
+     .timeout = 600)
 {
 	/* Off by a page: each 64 KiB take a fault. What lies behind is a hole. */
 	enum { BLOCKS = 64, ROUNDS = 1500 };

@@ -14,7 +14,7 @@
 
 typedef struct vfio_region_dma_range range_t;
 
-TEST(scale_10000, "10,000 leases live side by side, each its own page", .timeout = 120)
+TEST(scale_10000, "10,000 leases live side by side, each its own page")
 {
 	enum { COUNT = 10000 };
 	static int fds[COUNT];
