@@ -29,7 +29,8 @@ user: $(BUILD)/build.ninja  ## build the user space into build/
 demo:  ## run the demo in the VM
 	@packaging/deps --kernel $(KERNEL)
 	@$(MAKE) --no-print-directory module user
-	vm/run --kernel $(KERNEL) --device ivshmem --timeout 120 -- examples/demo/run </dev/null
+	vm/run --kernel $(KERNEL) --device ivshmem --timeout 120 -- \
+		env BUILD=$(abspath $(BUILD)) examples/demo/run </dev/null
 
 check:  ## run all tests: on the host, then in the VM
 	@packaging/deps --kernel $(KERNEL)
@@ -44,8 +45,8 @@ deps:  ## install what building, the demo, the tests and the lint need
 
 clean:  ## remove what was built
 	rm -rf $(BUILD)
-	tree=$$(vm/fetch $(KERNEL)) && $(MAKE) -C kernel KDIR="$$tree/build" clean && \
-		$(MAKE) -C tests/kernel/ptwalk KDIR="$$tree/build" clean
+	find kernel tests/kernel/ptwalk \( -name '*.o' -o -name '*.ko' -o -name '*.mod' -o -name '*.mod.c' \
+		-o -name '.*.cmd' -o -name Module.symvers -o -name modules.order \) -delete
 
 distclean-cache:  ## remove the downloaded kernels and the logs of failed runs
 	rm -rf "$(CACHE)"

@@ -24,14 +24,14 @@ static const struct {
 	const char *vendor, *device;
 	int nth; /* of these, by address */
 } kinds[] = {
-	[RAM_DEVICE] = { "ivshmem", "0x1af4", "0x1110" },
-	[BLK_DEVICE] = { "virtio-blk", "0x1af4", "0x1042" },
-	[NVME_DEVICE] = { "nvme", "0x1b36", "0x0010" },
-	[EDU_DEVICE] = { "edu", "0x1234", "0x11e8" },
+	[RAM_DEVICE] = { "ivshmem", "0x1af4", "0x1110", 0 },
+	[BLK_DEVICE] = { "virtio-blk", "0x1af4", "0x1042", 0 },
+	[NVME_DEVICE] = { "nvme", "0x1b36", "0x0010", 0 },
+	[EDU_DEVICE] = { "edu", "0x1234", "0x11e8", 0 },
 	[EDU_SIBLING] = { "second edu", "0x1234", "0x11e8", 1 },
 	[SMALL_DEVICE] = { "second ivshmem", "0x1af4", "0x1110", 1 },
 	[SMALL_SIBLING] = { "third ivshmem", "0x1af4", "0x1110", 2 },
-	[AHCI_DEVICE] = { "AHCI", "0x8086", "0x2922" },
+	[AHCI_DEVICE] = { "AHCI", "0x8086", "0x2922", 0 },
 };
 
 static bool has_id(const char *bdf, const char *file, const char *id)

@@ -29,18 +29,16 @@ struct refusal {
 
 static int export_one(int device, const struct refusal *try)
 {
-	struct {
-		struct vfio_device_feature_dma_buf head;
-		range_t range;
-	} __attribute__((packed)) export = {
-		.head = { .region_index = try->bar,
-			  .open_flags = try->open_flags,
-			  .flags = try->flags,
-			  .nr_ranges = 1 },
-		.range = try->range,
-	};
+	struct vfio_device_feature_dma_buf *export;
+	uint64_t bytes[(sizeof(*export) + sizeof(range_t)) / sizeof(uint64_t)] = { 0 };
 
-	return abi_feature(device, EXPORT, &export, sizeof(export));
+	export = (void *)bytes;
+	export->region_index = try->bar;
+	export->open_flags = try->open_flags;
+	export->flags = try->flags;
+	export->nr_ranges = 1;
+	export->dma_ranges[0] = try->range;
+	return abi_feature(device, EXPORT, export, sizeof(bytes));
 }
 
 static void check_refusal(const struct barlease_device *dev, const struct refusal *try)

@@ -163,7 +163,7 @@ TEST(revoke_races_faults, "a fault that races REVOKE leaves no page behind",
 	enum { BLOCKS = 64, ROUNDS = 1500 };
 	const uint64_t size = BLOCKS * KIB(64);
 	struct barlease_device dev = open_device(RAM_DEVICE);
-	struct storer storer = { 0 };
+	struct storer storer = { .at = NULL };
 	pthread_t thread;
 	uint32_t value, midway = 0;
 
