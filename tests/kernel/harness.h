@@ -84,7 +84,8 @@ void check_errno(const char *file, int line, const char *what, long seen, int wa
 
 /*
  * Another process of the test. The socket (seqpacket) leads to the other side;
- * kid_start()'s run gets the kid's end. To join is to require that it returned.
+ * kid_start()'s run gets the kid's end. To join is to require that it returned;
+ * one that is left alone may be killed as the test ends, but not end badly itself.
  */
 struct kid {
 	pid_t pid;

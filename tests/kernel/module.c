@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 /*
- * module.c - the module's parameters, and when it can be removed.
+ * module.c - the module's parameters, its likeness to vfio-pci, and when it can
+ * be removed.
  */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -49,6 +51,96 @@ TEST(module_as_vfio_pci, "vfio-pci's parameters of that name have these defaults
 		theirs[strcspn(theirs, "\n")] = '\0';
 		CHECK_THAT(!strcmp(theirs, ours), "%s: expected %s, saw %s", name,
 			   theirs, ours);
+	}
+	CHECK_EQ(system("modprobe -r vfio-pci"), 0);
+}
+
+/* What a device answers to calls that change nothing but by a reset. */
+struct answers {
+	struct vfio_device_info device;
+	union {
+		struct vfio_region_info info;
+		char space[512]; /* capabilities follow */
+	} regions[VFIO_PCI_NUM_REGIONS + 1];
+	struct vfio_irq_info irqs[VFIO_PCI_NUM_IRQS + 1];
+	/* The errno of each, 0 for none. */
+	int region_errors[VFIO_PCI_NUM_REGIONS + 1];
+	int irq_errors[VFIO_PCI_NUM_IRQS + 1];
+	int calls[256];         /* by number, with no argument */
+	int features[2][0x400]; /* PROBE for GET, for SET */
+};
+
+static int error_of(int result)
+{
+	return result < 0 ? errno : 0;
+}
+
+static struct answers *ask(const char *bdf)
+{
+	struct answers *seen = calloc(1, sizeof(*seen));
+	struct barlease_device dev;
+	int fd;
+
+	CHECK(seen);
+	CHECK_OK(barlease_device_open(&dev, bdf));
+	fd = dev.device_fd;
+	seen->device.argsz = sizeof(seen->device);
+	CHECK_OK(ioctl(fd, VFIO_DEVICE_GET_INFO, &seen->device));
+	for (uint32_t i = 0; i <= VFIO_PCI_NUM_REGIONS; i++) {
+		seen->regions[i].info.argsz = sizeof(seen->regions[i]);
+		seen->regions[i].info.index = i;
+		seen->region_errors[i] = error_of(
+			ioctl(fd, VFIO_DEVICE_GET_REGION_INFO, &seen->regions[i]));
+	}
+	for (uint32_t i = 0; i <= VFIO_PCI_NUM_IRQS; i++) {
+		seen->irqs[i].argsz = sizeof(seen->irqs[i]);
+		seen->irqs[i].index = i;
+		seen->irq_errors[i] =
+			error_of(ioctl(fd, VFIO_DEVICE_GET_IRQ_INFO, &seen->irqs[i]));
+	}
+	for (unsigned int i = 0; i < 256; i++)
+		seen->calls[i] = error_of(ioctl(fd, _IO(VFIO_TYPE, i), NULL));
+	for (uint32_t i = 0; i < 0x400; i++) {
+		uint32_t probe = VFIO_DEVICE_FEATURE_PROBE | i;
+
+		if (i == VFIO_DEVICE_FEATURE_DMA_BUF)
+			continue;
+		seen->features[0][i] = error_of(
+			abi_feature(fd, probe | VFIO_DEVICE_FEATURE_GET, NULL, 0));
+		seen->features[1][i] = error_of(
+			abi_feature(fd, probe | VFIO_DEVICE_FEATURE_SET, NULL, 0));
+	}
+	barlease_device_close(&dev);
+	return seen;
+}
+
+#define CHECK_SAME(member)                                                      \
+	CHECK_THAT(!memcmp(theirs->member, ours->member, sizeof(ours->member)), \
+		   "%s: expected vfio-pci's " #member ", saw others", bdf)
+
+TEST(vfio_as_vfio_pci, "VFIO's calls answer as they do with vfio-pci bound")
+{
+	static const enum device_kind kinds[] = { RAM_DEVICE, BLK_DEVICE, NVME_DEVICE };
+
+	CHECK_EQ(system("modprobe vfio-pci"), 0);
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(*kinds); i++) {
+		const char *bdf = device_bdf(kinds[i]);
+		struct answers *ours = ask(bdf), *theirs;
+
+		CHECK_OK(barlease_device_bind(bdf, "vfio-pci"));
+		theirs = ask(bdf);
+		/* First, as a failure would leave it there for the next test. */
+		bind_devices();
+		CHECK(ours->device.flags & VFIO_DEVICE_FLAGS_PCI);
+		CHECK(!memcmp(&theirs->device, &ours->device, sizeof(ours->device)));
+		CHECK_SAME(regions);
+		CHECK_SAME(region_errors);
+		CHECK_SAME(irqs);
+		CHECK_SAME(irq_errors);
+		CHECK_SAME(calls);
+		CHECK_SAME(features);
+		free(theirs);
+		free(ours);
 	}
 	CHECK_EQ(system("modprobe -r vfio-pci"), 0);
 }
@@ -157,9 +249,18 @@ TEST(module_reload, "loaded anew, the module serves the same devices")
 
 TEST(module_unasked, "the module has no alias, so nothing loads or picks it unasked")
 {
-	char command[512];
+	const char *bdf = device_bdf(EDU_DEVICE);
+	char path[96];
+	bool taken;
 
-	snprintf(command, sizeof(command), "test -z \"$(modinfo -F alias %s)\"",
-		 getenv("BARLEASE_KO"));
-	CHECK_EQ(system(command), 0);
+	CHECK_EQ(system("aliases=$(modinfo -F alias \"$BARLEASE_KO\") && "
+			"test -z \"$aliases\""),
+		 0);
+	/* No driver of the kernel's is for this one, so ours would be the first. */
+	CHECK_OK(barlease_device_bind(bdf, NULL));
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/driver", bdf);
+	taken = !access(path, F_OK);
+	bind_devices();
+	CHECK(!taken);
+	CHECK_OK(access(path, F_OK));
 }

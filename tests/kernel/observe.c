@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -113,6 +114,7 @@ TEST(debugfs_mode, "debugfs' leases can be read by root and do nothing else")
 	CHECK_EQ(about.st_uid, 0);
 	fd = (int)CHECK_OK(open(path, O_RDONLY));
 	CHECK_EQ(mmap(NULL, PAGE_SIZE, PROT_READ, MAP_SHARED, fd, 0), -1);
+	CHECK_ERRNO(ioctl(fd, VFIO_DEVICE_RESET), ENOTTY);
 	fd = open(path, O_RDWR);
 	CHECK(fd < 0 || write(fd, "0", 1) < 0);
 }

@@ -78,6 +78,15 @@ bool module_is_loaded(void)
 	return !access(MODULE_PATH, F_OK);
 }
 
+unsigned int module_users(void)
+{
+	char *text = read_file(MODULE_PATH "/refcnt");
+	unsigned int users = (unsigned int)strtoul(text, NULL, 0);
+
+	free(text);
+	return users;
+}
+
 /* 0, or -1 with errno; the file is named by an environment variable. */
 static int load_file(const char *variable, const char *params)
 {

@@ -27,6 +27,8 @@ void module_load(const char *params);
 int module_try_load(const char *params);
 int module_try_unload(void);
 bool module_is_loaded(void);
+/* The references to the module: its open devices and its leases. */
+unsigned int module_users(void);
 /* /sys/module/.../parameters/NAME without its newline, to be freed. */
 char *module_parameter(const char *name);
 
