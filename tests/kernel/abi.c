@@ -192,18 +192,3 @@ TEST(set_larger_argsz, "revoke and memattr take no notice of a larger argsz")
 			     sizeof(data)));
 	CHECK_EQ(info(&dev, fd).state, BARLEASE_STATE_REVOKED);
 }
-
-TEST(vfio_as_before, "the rest of VFIO's calls answer as vfio-pci's do")
-{
-	struct barlease_device dev = open_device(RAM_DEVICE);
-	struct vfio_device_info about = { .argsz = sizeof(about) };
-	uint32_t probe = VFIO_DEVICE_FEATURE_PROBE | GET;
-
-	CHECK_OK(ioctl(dev.device_fd, VFIO_DEVICE_GET_INFO, &about));
-	CHECK(about.flags & VFIO_DEVICE_FLAGS_PCI);
-	CHECK_EQ(about.num_regions, VFIO_PCI_NUM_REGIONS);
-	CHECK_EQ(about.num_irqs, VFIO_PCI_NUM_IRQS);
-	CHECK_ERRNO(ioctl(dev.device_fd, _IO(VFIO_TYPE, 250), 0), ENOTTY);
-	CHECK_ERRNO(abi_feature(dev.device_fd, probe | 0xffff, NULL, 0), ENOTTY);
-	CHECK_ERRNO(abi_feature(dev.device_fd, probe | 0xB9FF, NULL, 0), ENOTTY);
-}
