@@ -25,11 +25,13 @@ struct barlease_bar {
 };
 
 struct barlease_device {
-	int container_fd;
-	int group_fd;
+	int container_fd; /* by group, else -1 */
+	int group_fd;     /* by group, else -1 */
+	int iommu_fd;     /* by cdev, else -1 */
 	int device_fd;
-	int group;    /* number of the IOMMU group */
-	char bdf[16]; /* "0000:01:00.0" */
+	int group;        /* number of the IOMMU group */
+	uint32_t ioas_id; /* by cdev: its I/O address space */
+	char bdf[16];     /* "0000:01:00.0" */
 	struct barlease_bar bars[BARLEASE_BARS];
 };
 
@@ -41,13 +43,31 @@ struct barlease_device {
 int barlease_device_bind(const char *bdf, const char *driver);
 
 /*
- * Open a device by its address: its group in a container of its own with the
- * type 1 IOMMU, and its BARs read. EINVAL: bdf is no address; ENODEV: no such
- * device, or in no IOMMU group; ENOENT: it has no VFIO driver; EPERM: its group
- * is not viable, as another device of it has a driver of its own; EBUSY: its
- * group is open elsewhere.
+ * Open a device by its address, and read its BARs: by its cdev with an iommufd
+ * where the kernel has that and the caller may use it, else by its group and a
+ * container with the type 1 IOMMU. EINVAL: bdf is no address; ENODEV: no such
+ * device, or in no IOMMU group; ENOENT: it has no VFIO driver; EPERM (by cdev
+ * EBUSY): its group is not viable, as another device of it has a driver of its
+ * own; EBUSY: it is open elsewhere.
  */
 int barlease_device_open(struct barlease_device *dev, const char *bdf);
+
+/* The same by one of the two ways. ENOENT: the kernel does not have it. */
+enum barlease_path {
+	BARLEASE_PATH_ANY,
+	BARLEASE_PATH_CDEV,
+	BARLEASE_PATH_GROUP,
+};
+
+int barlease_device_open_path(struct barlease_device *dev, const char *bdf,
+			      enum barlease_path path);
+
+/*
+ * Open one more device in the way, and with the container or I/O address space,
+ * of one that is open. Devices that are reset together must be opened so.
+ */
+int barlease_device_open_beside(struct barlease_device *dev, const char *bdf,
+				const struct barlease_device *beside);
 
 /* Close it. Every lease of the device dies with its last open fd. */
 void barlease_device_close(struct barlease_device *dev);
@@ -60,8 +80,9 @@ void barlease_device_close(struct barlease_device *dev);
 int barlease_device_reset(struct barlease_device *dev);
 
 /*
- * Reset every device of its bus or slot (VFIO_DEVICE_PCI_HOT_RESET). All of
- * them must be in the same IOMMU group.
+ * Reset every device of its bus or slot (VFIO_DEVICE_PCI_HOT_RESET). EINVAL: one
+ * of them is not the caller's: by group, it is in another IOMMU group than dev;
+ * by cdev, neither it nor its group belongs to the same iommufd.
  */
 int barlease_device_hot_reset(struct barlease_device *dev);
 

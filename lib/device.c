@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: MIT
 /*
- * device.c - a PCI device under VFIO: bind it, open it with its group and a
- * container, reset it, write its command register.
+ * device.c - a PCI device under VFIO: bind it, open it by its cdev and an
+ * iommufd or by its group and a container, reset it, write its command register.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/pci_regs.h>
 #include <linux/vfio.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +20,7 @@
 #include <unistd.h>
 
 #include "barlease_device.h"
+#include "iommufd.h"
 
 #define PCI_SYSFS "/sys/bus/pci"
 
@@ -105,28 +108,139 @@ int barlease_device_bind(const char *bdf, const char *driver)
 	return 0;
 }
 
-static int open_container(struct barlease_device *dev)
+static void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+/* fd is -1, or of the device that is opened beside: this one's own copy of it. */
+static int copy_or_open(int fd, const char *path)
+{
+	if (fd >= 0)
+		return fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	return open(path, O_RDWR | O_CLOEXEC);
+}
+
+static int open_group(struct barlease_device *dev, const struct barlease_device *beside)
 {
 	struct vfio_group_status status = { .argsz = sizeof(status) };
+	bool same = beside && beside->group == dev->group;
 	char path[64];
 
 	snprintf(path, sizeof(path), "/dev/vfio/%d", dev->group);
-	dev->group_fd = open(path, O_RDWR | O_CLOEXEC);
+	dev->group_fd = copy_or_open(same ? beside->group_fd : -1, path);
 	if (dev->group_fd < 0)
 		return -1;
+	dev->container_fd =
+		copy_or_open(beside ? beside->container_fd : -1, "/dev/vfio/vfio");
+	if (dev->container_fd < 0)
+		return -1;
+	if (same)
+		return 0;
+
 	if (ioctl(dev->group_fd, VFIO_GROUP_GET_STATUS, &status) < 0)
 		return -1;
 	if (!(status.flags & VFIO_GROUP_FLAGS_VIABLE)) {
 		errno = EPERM;
 		return -1;
 	}
-
-	dev->container_fd = open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC);
-	if (dev->container_fd < 0)
-		return -1;
 	if (ioctl(dev->group_fd, VFIO_GROUP_SET_CONTAINER, &dev->container_fd) < 0)
 		return -1;
+	if (beside)
+		return 0;
 	return ioctl(dev->container_fd, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU);
+}
+
+static int open_by_group(struct barlease_device *dev,
+			 const struct barlease_device *beside)
+{
+	if (open_group(dev, beside) < 0)
+		return -1;
+	dev->device_fd = ioctl(dev->group_fd, VFIO_GROUP_GET_DEVICE_FD, dev->bdf);
+	return dev->device_fd < 0 ? -1 : 0;
+}
+
+/* The node of the device's cdev, which need not be there; -1: no VFIO device. */
+static int cdev_path(const char *bdf, char path[PATH_MAX])
+{
+	struct dirent *entry;
+	DIR *dir;
+
+	snprintf(path, PATH_MAX, PCI_SYSFS "/devices/%s/vfio-dev", bdf);
+	dir = opendir(path);
+	if (!dir)
+		return -1;
+	do {
+		errno = ENOENT;
+		entry = readdir(dir);
+	} while (entry && strncmp(entry->d_name, "vfio", 4) != 0);
+	if (entry)
+		snprintf(path, PATH_MAX, "/dev/vfio/devices/%s", entry->d_name);
+	closedir(dir);
+	return entry ? 0 : -1;
+}
+
+static int open_cdev(struct barlease_device *dev, const struct barlease_device *beside)
+{
+	char path[PATH_MAX];
+
+	if (cdev_path(dev->bdf, path))
+		return -1;
+	dev->device_fd = open(path, O_RDWR | O_CLOEXEC);
+	if (dev->device_fd < 0)
+		return -1;
+	dev->iommu_fd = copy_or_open(beside ? beside->iommu_fd : -1, "/dev/iommu");
+	return dev->iommu_fd < 0 ? -1 : 0;
+}
+
+/*
+ * The bond with the iommufd makes us the owner of the device's DMA, the I/O
+ * address space gives that somewhere to go; nothing is mapped there yet.
+ */
+static int bind_iommufd(struct barlease_device *dev,
+			const struct barlease_device *beside)
+{
+	struct vfio_device_bind_iommufd bind = { .argsz = sizeof(bind),
+						 .iommufd = dev->iommu_fd };
+	struct vfio_device_attach_iommufd_pt attach = { .argsz = sizeof(attach) };
+	struct ioas_alloc alloc = { .size = sizeof(alloc) };
+
+	if (ioctl(dev->device_fd, VFIO_DEVICE_BIND_IOMMUFD, &bind) < 0) {
+		/* How the kernel says that its cdev is open already. */
+		if (errno == EINVAL)
+			errno = EBUSY;
+		return -1;
+	}
+	if (beside) {
+		dev->ioas_id = beside->ioas_id;
+	} else {
+		if (ioctl(dev->iommu_fd, IOAS_ALLOC, &alloc) < 0)
+			return -1;
+		dev->ioas_id = alloc.out_ioas_id;
+	}
+	attach.pt_id = dev->ioas_id;
+	return ioctl(dev->device_fd, VFIO_DEVICE_ATTACH_IOMMUFD_PT, &attach);
+}
+
+static int open_by_cdev(struct barlease_device *dev,
+			const struct barlease_device *beside)
+{
+	if (open_cdev(dev, beside))
+		return -1;
+	return bind_iommufd(dev, beside);
+}
+
+/* By cdev where the kernel has it and we may use it. */
+static int open_by_any(struct barlease_device *dev)
+{
+	if (open_cdev(dev, NULL) == 0)
+		return bind_iommufd(dev, NULL);
+	if (errno != ENOENT && errno != EACCES)
+		return -1;
+	close_fd(&dev->device_fd);
+	return open_by_group(dev, NULL);
 }
 
 static int region_info(int device_fd, uint32_t index, struct vfio_region_info *info)
@@ -149,15 +263,17 @@ static int read_bars(struct barlease_device *dev)
 	return 0;
 }
 
-int barlease_device_open(struct barlease_device *dev, const char *bdf)
+static int open_device(struct barlease_device *dev, const char *bdf,
+		       enum barlease_path path, const struct barlease_device *beside)
 {
 	char target[PATH_MAX];
 	const char *group;
-	int saved;
+	int ret, saved;
 
 	*dev = (struct barlease_device){
 		.container_fd = -1,
 		.group_fd = -1,
+		.iommu_fd = -1,
 		.device_fd = -1,
 	};
 	if (parse_bdf(bdf, dev->bdf))
@@ -169,34 +285,56 @@ int barlease_device_open(struct barlease_device *dev, const char *bdf)
 	}
 	dev->group = atoi(group);
 
-	if (open_container(dev) < 0)
-		goto fail;
-	dev->device_fd = ioctl(dev->group_fd, VFIO_GROUP_GET_DEVICE_FD, dev->bdf);
-	if (dev->device_fd < 0)
-		goto fail;
-	if (read_bars(dev))
-		goto fail;
-	return 0;
+	switch (path) {
+	case BARLEASE_PATH_ANY:
+		ret = open_by_any(dev);
+		break;
+	case BARLEASE_PATH_CDEV:
+		ret = open_by_cdev(dev, beside);
+		break;
+	case BARLEASE_PATH_GROUP:
+		ret = open_by_group(dev, beside);
+		break;
+	default:
+		errno = EINVAL;
+		ret = -1;
+	}
+	if (ret == 0 && read_bars(dev) == 0)
+		return 0;
 
-fail:
 	saved = errno;
 	barlease_device_close(dev);
 	errno = saved;
 	return -1;
 }
 
-static void close_fd(int *fd)
+int barlease_device_open(struct barlease_device *dev, const char *bdf)
 {
-	if (*fd >= 0)
-		close(*fd);
-	*fd = -1;
+	return open_device(dev, bdf, BARLEASE_PATH_ANY, NULL);
 }
 
+int barlease_device_open_path(struct barlease_device *dev, const char *bdf,
+			      enum barlease_path path)
+{
+	return open_device(dev, bdf, path, NULL);
+}
+
+int barlease_device_open_beside(struct barlease_device *dev, const char *bdf,
+				const struct barlease_device *beside)
+{
+	return open_device(dev, bdf,
+			   beside->iommu_fd >= 0 ? BARLEASE_PATH_CDEV :
+						   BARLEASE_PATH_GROUP,
+			   beside);
+}
+
+/* The device before what its DMA depends on. */
 void barlease_device_close(struct barlease_device *dev)
 {
 	close_fd(&dev->device_fd);
 	close_fd(&dev->group_fd);
 	close_fd(&dev->container_fd);
+	close_fd(&dev->iommu_fd);
 }
 
 /*
@@ -237,6 +375,9 @@ int barlease_device_hot_reset(struct barlease_device *dev)
 		char bytes[sizeof(struct vfio_pci_hot_reset) + sizeof(int)];
 	} arg = { .head = { .argsz = sizeof(arg), .count = 1 } };
 
+	/* By cdev the kernel asks the iommufd who owns what is reset. */
+	if (dev->iommu_fd >= 0)
+		arg.head.count = 0;
 	memcpy(arg.head.group_fds, &dev->group_fd, sizeof(int));
 	return reset_ioctl(dev->device_fd, VFIO_DEVICE_PCI_HOT_RESET, &arg);
 }

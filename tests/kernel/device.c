@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE
 #include <dirent.h>
+#include <glob.h>
 #include <linux/dma-buf.h>
 #include <linux/pci_regs.h>
 #include <setjmp.h>
@@ -96,12 +97,73 @@ void remove_and_rescan(const char *bdf)
 	bind_devices();
 }
 
-struct barlease_device open_device(enum device_kind kind)
+/* Shared with the tests' processes. */
+static struct {
+	enum barlease_path chosen;
+	bool used;
+	bool has_cdev;
+} * path;
+
+void path_prepare(void)
+{
+	path = CHECK_MAP(mmap(NULL, sizeof(*path), PROT_READ | PROT_WRITE,
+			      MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+}
+
+void path_choose(enum barlease_path chosen)
+{
+	path->chosen = chosen;
+	path->used = false;
+}
+
+bool path_was_used(void)
+{
+	return path->used;
+}
+
+bool path_has_cdev(void)
+{
+	return path->has_cdev;
+}
+
+bool path_is_cdev(void)
+{
+	return path->chosen == BARLEASE_PATH_CDEV;
+}
+
+static bool find_cdev(void)
+{
+	glob_t found;
+	int result = glob("/dev/vfio/devices/vfio*", 0, NULL, &found);
+
+	globfree(&found);
+	return !result;
+}
+
+struct barlease_device open_address(const char *bdf)
 {
 	struct barlease_device dev;
 
-	CHECK_OK(barlease_device_open(&dev, device_bdf(kind)));
+	path->used = true;
+	path->has_cdev = find_cdev();
+	CHECK_THAT(!path_is_cdev() || path->has_cdev,
+		   "expected a kernel with VFIO's cdev, saw one without");
+	CHECK_OK(barlease_device_open_path(&dev, bdf, path->chosen));
 	return dev;
+}
+
+struct barlease_device open_device(enum device_kind kind)
+{
+	return open_address(device_bdf(kind));
+}
+
+struct barlease_device open_beside(const struct barlease_device *dev,
+				   enum device_kind kind)
+{
+	struct barlease_device other;
+
+	CHECK_OK(barlease_device_open_beside(&other, device_bdf(kind), dev));
+	return other;
 }
 
 uint64_t bar_start(const char *bdf, int bar)

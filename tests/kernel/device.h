@@ -42,7 +42,23 @@ const char *device_bdf(enum device_kind kind);
 void bind_devices(void);
 /* Take a device out of the kernel's sight, find it again and bind it. */
 void remove_and_rescan(const char *bdf);
+
+/*
+ * The way in which the functions below open devices. It is chosen before a test
+ * is forked; afterwards it is known whether that test opened any, and whether
+ * they had cdevs.
+ */
+void path_prepare(void);
+void path_choose(enum barlease_path path);
+bool path_was_used(void);
+bool path_has_cdev(void);
+bool path_is_cdev(void);
+
 struct barlease_device open_device(enum device_kind kind);
+struct barlease_device open_address(const char *bdf);
+/* Another one that is reset together with it. */
+struct barlease_device open_beside(const struct barlease_device *dev,
+				   enum device_kind kind);
 /* Where a BAR lies in physical memory, as sysfs has it. */
 uint64_t bar_start(const char *bdf, int bar);
 /* The owner's own mapping of a BAR, through VFIO's region. */

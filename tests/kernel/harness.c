@@ -21,6 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "device.h"
 #include "harness.h"
 #include "system.h"
 
@@ -35,6 +36,7 @@ static struct {
 } * verdict;
 
 static uint64_t seed;
+static int slowness = 1;      /* of the kernel, against a stock one */
 static struct timespec began; /* the test under way */
 
 void fail_at(const char *file, int line, const char *format, ...)
@@ -230,21 +232,12 @@ static bool wanted(const struct test *test, char **globs)
 	return false;
 }
 
-static void report(const struct test *test, const char *failure)
-{
-	if (failure)
-		printf("FAIL %s  %s  [%s]\n", test->name, failure, test->promise);
-	else
-		printf("ok   %s  %s\n", test->name, test->promise);
-	fflush(stdout);
-}
-
 static bool ended_in_time(int pidfd, const struct test *test)
 {
 	struct pollfd end = { .fd = pidfd, .events = POLLIN };
 	int seconds = test->timeout ? test->timeout : DEFAULT_TIMEOUT;
 
-	return poll(&end, 1, seconds * 1000) == 1;
+	return poll(&end, 1, seconds * slowness * 1000) == 1;
 }
 
 /* NULL: it returned. */
@@ -343,11 +336,80 @@ static const char *run(const struct test *test)
 	return failure;
 }
 
+static unsigned int passed, failed;
+
+static void run_by(const struct test *test, enum barlease_path path)
+{
+	const char *failure, *way;
+
+	path_choose(path);
+	failure = run(test);
+	way = path_was_used() && path_is_cdev() ? "/cdev" : "";
+	if (failure)
+		printf("FAIL %s%s  %s  [%s]\n", test->name, way, failure,
+		       test->promise);
+	else
+		printf("ok   %s%s  %s\n", test->name, way, test->promise);
+	fflush(stdout);
+	failed += failure != NULL;
+	passed += failure == NULL;
+}
+
+/* Tests that open devices run once for each way to do it. */
+static struct {
+	bool group, cdev;
+} ways = { true, true };
+
+static void run_by_all(const struct test *test)
+{
+	if (!ways.group) {
+		run_by(test, BARLEASE_PATH_CDEV);
+		return;
+	}
+	run_by(test, BARLEASE_PATH_GROUP);
+	if (!ways.cdev || !path_was_used())
+		return;
+	ways.cdev = path_has_cdev();
+	if (ways.cdev)
+		run_by(test, BARLEASE_PATH_CDEV);
+	else
+		note("this kernel has no VFIO cdev: devices are opened by group alone");
+}
+
+static bool choose_ways(const char *path)
+{
+	ways.group = strcmp(path, "cdev") != 0;
+	ways.cdev = strcmp(path, "group") != 0;
+	return !ways.group || !ways.cdev || !strcmp(path, "both");
+}
+
 static void usage(FILE *to)
 {
-	fputs("usage: kernel-tests [--list] [--seed N] [GLOB...]\n"
-	      "Runs the tests whose name matches a GLOB; without one, all.\n",
+	fputs("usage: kernel-tests [--list] [--seed N] [--path group|cdev|both] [GLOB...]\n"
+	      "Runs the tests whose name matches a GLOB; without one, all.\n"
+	      "Those that open devices run by group, and by cdev where the kernel has it.\n",
 	      to);
+}
+
+static const struct test **sorted_tests(size_t *count)
+{
+	const struct test **order;
+
+	*count = (size_t)(__stop_tests - __start_tests);
+	order = calloc(*count, sizeof(*order));
+	CHECK(order);
+	for (size_t i = 0; i < *count; i++)
+		order[i] = &__start_tests[i];
+	qsort(order, *count, sizeof(*order), by_place);
+	return order;
+}
+
+static void prepare(void)
+{
+	CHECK_OK(prctl(PR_SET_CHILD_SUBREAPER, 1));
+	system_prepare();
+	path_prepare();
+	printf("seed %llu\n", (unsigned long long)seed);
 }
 
 int main(int argc, char **argv)
@@ -355,21 +417,22 @@ int main(int argc, char **argv)
 	static const struct option options[] = {
 		{ "list", no_argument, NULL, 'l' },
 		{ "seed", required_argument, NULL, 's' },
+		{ "path", required_argument, NULL, 'p' },
 		{ "help", no_argument, NULL, 'h' },
 		{ 0 },
 	};
-	size_t count = (size_t)(__stop_tests - __start_tests);
-	const struct test **order = calloc(count, sizeof(*order));
-	unsigned int passed = 0, failed = 0;
+	const char *slow = getenv("BARLEASE_SLOWNESS");
+	const struct test **order;
 	bool list = false;
+	size_t count;
 	int option;
 
-	verdict = mmap(NULL, sizeof(*verdict), PROT_READ | PROT_WRITE,
-		       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (!order || verdict == MAP_FAILED)
-		return 2;
-	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	seed = (uint64_t)time(NULL);
+	if (slow && (slowness = atoi(slow)) < 1) {
+		fputs("kernel-tests: BARLEASE_SLOWNESS must be a number, 1 or more\n",
+		      stderr);
+		return 2;
+	}
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (option) {
 		case 'l':
@@ -378,6 +441,11 @@ int main(int argc, char **argv)
 		case 's':
 			seed = strtoull(optarg, NULL, 0);
 			break;
+		case 'p':
+			if (choose_ways(optarg))
+				break;
+			usage(stderr);
+			return 2;
 		case 'h':
 			usage(stdout);
 			return 0;
@@ -387,28 +455,20 @@ int main(int argc, char **argv)
 		}
 	}
 
-	for (size_t i = 0; i < count; i++)
-		order[i] = &__start_tests[i];
-	qsort(order, count, sizeof(*order), by_place);
-	if (!list) {
-		system_prepare();
-		printf("seed %llu\n", (unsigned long long)seed);
-	}
+	verdict = mmap(NULL, sizeof(*verdict), PROT_READ | PROT_WRITE,
+		       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (verdict == MAP_FAILED)
+		return 2;
+	order = sorted_tests(&count);
+	if (!list)
+		prepare();
 	for (size_t i = 0; i < count; i++) {
-		const char *failure;
-
 		if (!wanted(order[i], argv + optind))
 			continue;
-		if (list) {
+		if (list)
 			printf("%s  %s\n", order[i]->name, order[i]->promise);
-			continue;
-		}
-		failure = run(order[i]);
-		report(order[i], failure);
-		if (failure)
-			failed++;
 		else
-			passed++;
+			run_by_all(order[i]);
 	}
 	free(order);
 	if (list)

@@ -5,7 +5,6 @@
  */
 #define _GNU_SOURCE
 #include <stdio.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -190,21 +189,14 @@ TEST(life_rescan, "removed and found again with a lease alive, the device can be
 	outlive_removal(BLK_DEVICE, 4);
 }
 
-static int open_sibling(const struct barlease_device *dev)
-{
-	return (int)CHECK_OK(ioctl(dev->group_fd, VFIO_GROUP_GET_DEVICE_FD,
-				   device_bdf(EDU_SIBLING)));
-}
-
 TEST(life_sibling, "removed with a lease alive, a function is no part of its "
 		   "sibling's hot reset")
 {
-	struct barlease_device dev = open_device(EDU_DEVICE), sibling = dev;
-	struct relic relic, own = leave_relic(&dev, 0);
+	struct barlease_device dev = open_device(EDU_DEVICE);
+	struct barlease_device sibling = open_beside(&dev, EDU_SIBLING);
+	struct relic relic = leave_relic(&sibling, 0), own = leave_relic(&dev, 0);
 
-	sibling.device_fd = open_sibling(&dev);
-	relic = leave_relic(&sibling, 0);
-	close(sibling.device_fd);
+	barlease_device_close(&sibling);
 	remove_device(EDU_SIBLING);
 	check_no_access(&relic);
 	for (int round = 0; round < 2; round++) {
@@ -213,7 +205,7 @@ TEST(life_sibling, "removed with a lease alive, a function is no part of its "
 		check_no_access(&relic);
 	}
 	rescan();
-	sibling.device_fd = open_sibling(&dev);
+	sibling = open_beside(&dev, EDU_SIBLING);
 	CHECK_OK(barlease_device_hot_reset(&dev));
 	CHECK_LOADS(own.at);
 	check_dead(&sibling, &relic);

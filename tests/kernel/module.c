@@ -78,12 +78,10 @@ static int error_of(int result)
 static struct answers *ask(const char *bdf)
 {
 	struct answers *seen = calloc(1, sizeof(*seen));
-	struct barlease_device dev;
-	int fd;
+	struct barlease_device dev = open_address(bdf);
+	int fd = dev.device_fd;
 
 	CHECK(seen);
-	CHECK_OK(barlease_device_open(&dev, bdf));
-	fd = dev.device_fd;
 	seen->device.argsz = sizeof(seen->device);
 	CHECK_OK(ioctl(fd, VFIO_DEVICE_GET_INFO, &seen->device));
 	for (uint32_t i = 0; i <= VFIO_PCI_NUM_REGIONS; i++) {

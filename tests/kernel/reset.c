@@ -5,7 +5,6 @@
  */
 #define _GNU_SOURCE
 #include <stdio.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -91,12 +90,11 @@ TEST(reset_hot, "VFIO's hot reset shows no lessee a SIGBUS")
 
 TEST(reset_pair, "a hot reset of two functions shows no lessee of either a SIGBUS")
 {
-	struct barlease_device dev = open_device(EDU_DEVICE), sibling = dev;
+	struct barlease_device dev = open_device(EDU_DEVICE);
+	struct barlease_device sibling = open_beside(&dev, EDU_SIBLING);
 	struct readers readers;
 	int leases[2];
 
-	sibling.device_fd = (int)CHECK_OK(
-		ioctl(dev.group_fd, VFIO_GROUP_GET_DEVICE_FD, device_bdf(EDU_SIBLING)));
 	leases[0] = lease(&dev, 0, 0, PAGE_SIZE);
 	leases[1] = lease(&sibling, 0, 0, PAGE_SIZE);
 	readers = readers_start(leases, 2, steady[EDU_DEVICE].offset);

@@ -66,6 +66,7 @@ static void a_device_that_is_not_there_is_enodev(void **state)
 	assert_int_equal(dev.device_fd, -1);
 	assert_int_equal(dev.group_fd, -1);
 	assert_int_equal(dev.container_fd, -1);
+	assert_int_equal(dev.iommu_fd, -1);
 }
 
 static void too_many_ranges_are_e2big(void **state)
@@ -84,7 +85,9 @@ static void too_many_ranges_are_e2big(void **state)
 
 static void check_device_calls(int fd, int error)
 {
-	struct barlease_device dev = { .device_fd = fd, .group_fd = fd };
+	struct barlease_device dev = { .device_fd = fd,
+				       .group_fd = fd,
+				       .iommu_fd = -1 };
 	struct barlease_info info = { .size = sizeof(info) };
 
 	assert_int_equal(barlease_revoke(fd, fd), -1);
