@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * All that differs between kernel versions, and core helpers that modules are
- * not given.
+ * not given. Kbuild sees what the headers have: BARLEASE_HAS_<name>.
  */
 #ifndef BARLEASE_COMPAT_H
 #define BARLEASE_COMPAT_H
@@ -11,71 +11,54 @@
 #include <linux/version.h>
 #include <linux/vfio_pci_core.h>
 
-#define BARLEASE_KERNEL(major, minor) \
-	(LINUX_VERSION_CODE >= KERNEL_VERSION(major, minor, 0))
-
-#if !BARLEASE_KERNEL(6, 12)
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 12, 0)
 #error "barlease-vfio-pci needs Linux 6.12 or newer"
 #endif
 
 /* The namespace became a string literal in 6.13. */
-#if !BARLEASE_KERNEL(6, 13)
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
 #define BARLEASE_IMPORT_DMA_BUF MODULE_IMPORT_NS(DMA_BUF)
 #else
 #define BARLEASE_IMPORT_DMA_BUF MODULE_IMPORT_NS("DMA_BUF")
 #endif
 
-/* pfn_t went away in 6.17. */
-#if !BARLEASE_KERNEL(6, 17)
+/* Later kernels have no type of its own for a frame. */
+#ifdef BARLEASE_HAS_pfn_t
 #include <linux/pfn_t.h>
 #define barlease_pfn(pfn) __pfn_to_pfn_t(pfn, PFN_DEV)
 #else
 #define barlease_pfn(pfn) (pfn)
 #endif
 
-#if BARLEASE_KERNEL(6, 17)
-#define BARLEASE_HAVE_MATCH_TOKEN_UUID
-#endif
-
-#if BARLEASE_KERNEL(7, 0)
-#define BARLEASE_HAVE_REGION_INFO_CAPS
+/* zap_vma_ptes() under its later name. */
+#ifdef BARLEASE_HAS_zap_special_vma_range
 #define barlease_zap_range zap_special_vma_range
 #else
 #define barlease_zap_range zap_vma_ptes
 #endif
 
 /*
- * Claiming a BAR keeps everyone else from its addresses. From 7.0 on the core
- * claims them all at open; before, the first use does, without a lock, so it is
+ * Claiming a BAR keeps everyone else from its addresses. Later cores claim them
+ * all at open. Earlier ones leave it to the first use, without a lock, so it is
  * done at open here too, where nobody can race. A BAR that can't be claimed is
  * found out at export.
  */
-#if BARLEASE_KERNEL(7, 0)
 static inline void barlease_claim_bars(struct vfio_pci_core_device *core)
 {
-}
-
-static inline bool barlease_bar_claimed(struct vfio_pci_core_device *core,
-					u32 bar)
-{
-	return !IS_ERR_OR_NULL(vfio_pci_core_get_iomap(core, bar));
-}
-#else
-static inline void barlease_claim_bars(struct vfio_pci_core_device *core)
-{
+#ifdef BARLEASE_HAS_vfio_pci_core_setup_barmap
 	int bar;
 
 	for (bar = 0; bar < PCI_STD_NUM_BARS; bar++)
 		if (core->bar_mmap_supported[bar])
 			vfio_pci_core_setup_barmap(core, bar);
+#endif
 }
 
 static inline bool barlease_bar_claimed(struct vfio_pci_core_device *core,
 					u32 bar)
 {
-	return core->barmap[bar];
+	return !IS_ERR_OR_NULL(core->barmap[bar]);
 }
-#endif
 
 /* sparse does not compare power states. */
 static inline bool barlease_in_d3(const struct pci_dev *pdev)
@@ -84,8 +67,8 @@ static inline bool barlease_in_d3(const struct pci_dev *pdev)
 }
 
 /*
- * Whether the device answers memory accesses. The core has this test too, and
- * exports it to modules from 7.x on only. The command register is the virtual
+ * Whether the device answers memory accesses. The core has this test too, but
+ * earlier ones don't export it. The command register is the virtual
  * one that the lessor writes; the bit means nothing on VFs (no_command_memory).
  * Caller holds memory_lock, and the device is open.
  */

@@ -132,7 +132,7 @@ static const struct vfio_device_ops barlease_vfio_ops = {
 	.open_device	= barlease_open_device,
 	.close_device	= barlease_close_device,
 	.ioctl		= vfio_pci_core_ioctl,
-#ifdef BARLEASE_HAVE_REGION_INFO_CAPS
+#ifdef BARLEASE_HAS_get_region_info_caps
 	.get_region_info_caps = vfio_pci_ioctl_get_region_info,
 #endif
 	.device_feature	= barlease_device_feature,
@@ -141,7 +141,7 @@ static const struct vfio_device_ops barlease_vfio_ops = {
 	.mmap		= vfio_pci_core_mmap,
 	.request	= vfio_pci_core_request,
 	.match		= vfio_pci_core_match,
-#ifdef BARLEASE_HAVE_MATCH_TOKEN_UUID
+#ifdef BARLEASE_HAS_match_token_uuid
 	.match_token_uuid = vfio_pci_core_match_token_uuid,
 #endif
 	.bind_iommufd	= vfio_iommufd_physical_bind,

@@ -17,8 +17,7 @@
 /* The PAT bit lies elsewhere in a large entry, the other two do not move. */
 static u32 memtype(u64 entry, bool large)
 {
-	u32 index = 0;
-	u64 pat;
+	u32 index = 0, low, high;
 
 	if (entry & _PAGE_PWT)
 		index |= 1;
@@ -26,8 +25,8 @@ static u32 memtype(u64 entry, bool large)
 		index |= 2;
 	if (entry & (large ? _PAGE_PAT_LARGE : _PAGE_PAT))
 		index |= 4;
-	rdmsrl(MSR_IA32_CR_PAT, pat);
-	return (pat >> (index * 8)) & 7;
+	rdmsr(MSR_IA32_CR_PAT, low, high);
+	return ((index < 4 ? low : high) >> (index % 4 * 8)) & 7;
 }
 
 static void answer(struct ptwalk *walk, u32 level, u64 entry)
