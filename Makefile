@@ -13,11 +13,11 @@ all: module user  ## build the module for Debian's kernel KERNEL, and the user s
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*  ## (.*)/make \1\t\2/p' Makefile | expand -t 24
 
-module:  ## build kernel/barlease-vfio-pci.ko for Debian's kernel KERNEL (default 6.12)
-	tree=$$(vm/fetch $(KERNEL)) && $(MAKE) -C kernel KDIR="$$tree/build"
+module:  ## build the module for the kernel KERNEL (see vm/fetch --help; default 6.12) into build/modules/
+	vm/kbuild $(KERNEL) kernel
 
 test-module:
-	tree=$$(vm/fetch $(KERNEL)) && $(MAKE) -C tests/kernel/ptwalk KDIR="$$tree/build"
+	vm/kbuild $(KERNEL) tests/kernel/ptwalk
 
 $(BUILD)/build.ninja:
 	@command -v meson >/dev/null || { echo 'meson is missing; run make deps' >&2; exit 1; }
@@ -49,6 +49,6 @@ clean:  ## remove what was built
 		-o -name '.*.cmd' -o -name Module.symvers -o -name modules.order \) -delete
 
 distclean-cache:  ## remove the downloaded kernels and the logs of failed runs
-	rm -rf "$(CACHE)"
+	rm -rf "$(CACHE)" 2>/dev/null || vm/as-root rm -rf --one-file-system "$(CACHE)"
 
 .PHONY: all help module test-module user demo check lint deps clean distclean-cache
