@@ -252,9 +252,31 @@ static vm_fault_t lease_fault(struct vm_fault *vmf,
 	return ret;
 }
 
+static int touch_pte(pte_t *pte, unsigned long addr, void *data)
+{
+	return 0;
+}
+
+/*
+ * Make the page table that small pages go to before any lock of ours is held.
+ * It is charged to the lessee's memory cgroup, and making room there may take
+ * as long as the lessee likes; a revoke or a reset must not wait for that.
+ */
+static vm_fault_t make_table(struct vm_fault *vmf)
+{
+	struct vm_area_struct *vma = vmf->vma;
+
+	if (pmd_none(pmdp_get_lockless(vmf->pmd)) &&
+	    apply_to_page_range(vma->vm_mm, vmf->address & PAGE_MASK, PAGE_SIZE,
+				touch_pte, NULL))
+		return VM_FAULT_OOM;
+	return 0;
+}
+
 static vm_fault_t uc_fault(struct vm_fault *vmf)
 {
 	struct barlease_run run;
+	vm_fault_t ret;
 
 	/*
 	 * With PR_SET_THP_DISABLE uc_huge_fault() is never called. A leaf goes
@@ -263,6 +285,9 @@ static vm_fault_t uc_fault(struct vm_fault *vmf)
 	if (pmd_wanted(vmf, &run) && !pmd_is_table(vmf))
 		return lease_fault(vmf, &run, map_pmd);
 
+	ret = make_table(vmf);
+	if (ret)
+		return ret;
 	run = run_at(vmf->vma, vmf->address, around_order());
 	return lease_fault(vmf, &run, map_ptes);
 }
@@ -281,7 +306,11 @@ static vm_fault_t uc_huge_fault(struct vm_fault *vmf, unsigned int order)
 static vm_fault_t wc_fault(struct vm_fault *vmf)
 {
 	struct barlease_run run;
+	vm_fault_t ret;
 
+	ret = make_table(vmf);
+	if (ret)
+		return ret;
 	run = run_at(vmf->vma, vmf->address, around_order());
 	return lease_fault(vmf, &run, map_wc);
 }

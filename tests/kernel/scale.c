@@ -110,18 +110,6 @@ TEST(scale_windows, "about 6 TiB of leases fit a device; more is ENOSPC")
 	CHECK_ERRNO(lease_whole(&dev, BARLEASE_MAX_RANGES), ENOSPC);
 }
 
-/* The number behind a name in a text of such lines. */
-static uint64_t amount(const char *path, const char *name)
-{
-	char *text = read_file(path), *found = strstr(text, name);
-	uint64_t value;
-
-	CHECK(found);
-	value = strtoull(found + strlen(name), NULL, 0);
-	free(text);
-	return value;
-}
-
 /* As many ranges as there may be, each a span: one MiB to remember them. */
 static range_t *most_ranges(void)
 {

@@ -60,6 +60,17 @@ void write_file(const char *path, const char *text)
 	close(fd);
 }
 
+uint64_t amount(const char *path, const char *name)
+{
+	char *text = read_file(path), *found = strstr(text, name);
+	uint64_t value;
+
+	CHECK(found);
+	value = strtoull(found + strlen(name), NULL, 0);
+	free(text);
+	return value;
+}
+
 /* What is loaded, known to all processes of a run. */
 static struct {
 	bool known;

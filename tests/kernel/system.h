@@ -18,6 +18,8 @@ void system_prepare(void);
 /* The text of a file, to be freed. */
 char *read_file(const char *path);
 void write_file(const char *path, const char *text);
+/* The number behind a name in a file of such lines; it fails without. */
+uint64_t amount(const char *path, const char *name);
 
 /* Another test's reload is undone by the next test's requirement. */
 void module_require(const char *params);

@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: MIT
+/*
+ * bounds.c - how long a hostile lessee can hold up its lessor, and what it can
+ * make the kernel allocate. The figures are noted, a quiet lessee's of the same
+ * run beside them.
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "device.h"
+#include "harness.h"
+#include "system.h"
+
+#define GROUP      "/sys/fs/cgroup/lessee"
+#define READ_WRITE (PROT_READ | PROT_WRITE)
+
+/* Each lessee's leases: as many as it loses one after the other. */
+#define ROUNDS 8
+#define SLICE  MIB(4)
+
+/* Seconds to wait for a lessee's next access. */
+#define PATIENCE 4
+
+/* Near the 65,530 that Linux lets a process have. */
+#define MAPPINGS 60000
+
+static double seconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+static double longer(double a, double b)
+{
+	return a > b ? a : b;
+}
+
+/* A cgroup for the lessee, which joins it by enter_group(). */
+static void make_group(const char *file, const char *limit)
+{
+	write_file("/sys/fs/cgroup/cgroup.subtree_control", "+cpu +memory");
+	CHECK_OK(mkdir(GROUP, 0700));
+	if (file)
+		write_file(file, limit);
+}
+
+static void enter_group(void)
+{
+	write_file(GROUP "/cgroup.procs", "0");
+}
+
+struct lessee {
+	atomic_bool ready, entered, over;
+	_Atomic uint64_t stores;
+	bool grouped;
+	void (*burden)(void); /* once, in the group */
+	int leases[ROUNDS];
+};
+
+/*
+ * Fault on every lease without pause: each is mapped anew, a page off what huge
+ * entries need, so that its page tables are made anew too.
+ */
+static void *fault_on(void *shared)
+{
+	struct lessee *lessee = shared;
+
+	while (!lessee->over) {
+		for (int i = 0; i < ROUNDS && !lessee->over; i++) {
+			char *at = mmap(NULL, SLICE, READ_WRITE, MAP_SHARED,
+					lessee->leases[i], 0);
+			uint64_t off;
+
+			if (at == MAP_FAILED)
+				continue;
+			for (off = 0; off < SLICE && !lessee->over; off += KIB(64)) {
+				if (try_store(at + off, 1))
+					break;
+				lessee->stores++;
+			}
+			munmap(at, SLICE);
+			lessee->ready = true;
+		}
+	}
+	return NULL;
+}
+
+static void be_lessee(int sock, void *arg)
+{
+	struct lessee *lessee = arg;
+	pthread_t thread;
+
+	(void)sock;
+	CHECK_EQ(pthread_create(&thread, NULL, fault_on, lessee), 0);
+	while (!lessee->ready)
+		usleep(1000);
+	if (lessee->grouped)
+		enter_group();
+	if (lessee->burden)
+		lessee->burden();
+	lessee->entered = true;
+	fault_on(lessee);
+	CHECK_EQ(pthread_join(thread, NULL), 0);
+}
+
+/*
+ * Until it has gone on: wherever a throttled lessee was stopped before, it is
+ * not now. That one may owe many periods, on a host that kept its CPU waiting.
+ */
+static void await_stores(const struct lessee *lessee)
+{
+	uint64_t stores = lessee->stores;
+	double start = seconds();
+
+	while (lessee->stores == stores && seconds() < start + PATIENCE)
+		usleep(1000);
+}
+
+struct longest {
+	double revoke, reset;
+};
+
+/* The longest of ROUNDS revokes and of as many resets while a lessee faults. */
+static struct longest measure(bool grouped, void (*burden)(void))
+{
+	struct barlease_device dev = open_device(RAM_DEVICE);
+	struct lessee *lessee = CHECK_MAP(mmap(NULL, sizeof(*lessee), READ_WRITE,
+					       MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+	struct longest longest = { 0, 0 };
+	struct kid kid;
+
+	lessee->grouped = grouped;
+	lessee->burden = burden;
+	for (int i = 0; i < ROUNDS; i++)
+		lessee->leases[i] =
+			lease(&dev, RAM_BAR, (uint64_t)i * SLICE + PAGE_SIZE, SLICE);
+	kid = kid_start(be_lessee, lessee);
+	while (!lessee->entered)
+		usleep(1000);
+	for (int i = 0; i < ROUNDS; i++) {
+		double start;
+
+		await_stores(lessee);
+		start = seconds();
+		CHECK_OK(barlease_device_reset(&dev));
+		longest.reset = longer(longest.reset, seconds() - start);
+		await_stores(lessee);
+		start = seconds();
+		CHECK_OK(abi_revoke(dev.device_fd, lessee->leases[i]));
+		longest.revoke = longer(longest.revoke, seconds() - start);
+	}
+	lessee->over = true;
+	if (grouped)
+		write_file(GROUP "/cpu.max", "max 100000");
+	kid_join(&kid);
+	CHECK_OK(munmap(lessee, sizeof(*lessee)));
+	barlease_device_close(&dev);
+	return longest;
+}
+
+static void compare(const char *what, struct longest hostile, struct longest quiet)
+{
+	note("longest revoke of %d: %.1f ms %s, %.1f ms else; longest reset: %.1f ms, "
+	     "%.1f ms else",
+	     ROUNDS, hostile.revoke * 1e3, what, quiet.revoke * 1e3,
+	     hostile.reset * 1e3, quiet.reset * 1e3);
+}
+
+TEST(bounds_throttled,
+     "a lessee with 1 ms of CPU a second holds up a revoke for some seconds at most",
+     .timeout = 600)
+{
+	enum { PERIODS = 10 };
+	struct longest quiet = measure(false, NULL), hostile;
+
+	make_group(GROUP "/cpu.max", "1000 1000000");
+	hostile = measure(true, NULL);
+	CHECK_OK(rmdir(GROUP));
+	compare("throttled", hostile, quiet);
+	/* It may have to wait for its next period with a lock held, but each brings
+	 * it further.
+	 */
+	CHECK(hostile.revoke < quiet.revoke + PERIODS);
+	CHECK(hostile.reset < quiet.reset + PERIODS);
+}
+
+/*
+ * Read a file larger than the limit, once, then without end: whatever else wants
+ * memory has to reclaim its pages.
+ */
+static void read_file_once(int fd)
+{
+	static char buffer[1 << 16];
+
+	CHECK_OK(lseek(fd, 0, SEEK_SET));
+	while (CHECK_OK(read(fd, buffer, sizeof(buffer))))
+		;
+}
+
+static void *churn_cache(void *fd)
+{
+	while (true)
+		read_file_once(*(int *)fd);
+	return NULL;
+}
+
+static void start_churning(void)
+{
+	static int fd;
+	pthread_t thread;
+
+	fd = (int)CHECK_OK(open("/usr/bin/qemu-system-x86_64", O_RDONLY | O_CLOEXEC));
+	read_file_once(fd);
+	CHECK_EQ(pthread_create(&thread, NULL, churn_cache, &fd), 0);
+	CHECK_EQ(pthread_detach(thread), 0);
+}
+
+TEST(bounds_memory,
+     "a lessee at its memory cgroup's limit holds up a revoke no more than another",
+     .timeout = 600)
+{
+	enum { RATIO = 50 };
+	struct longest quiet = measure(false, NULL), hostile;
+	uint64_t reclaimed;
+
+	make_group(GROUP "/memory.max", "8M");
+	hostile = measure(true, start_churning);
+	reclaimed = amount(GROUP "/memory.stat", "\npgscan ");
+	CHECK_OK(rmdir(GROUP));
+	compare("at its limit", hostile, quiet);
+	CHECK_THAT(reclaimed, "expected a lessee at its limit, saw nothing reclaimed");
+	CHECK(hostile.revoke < quiet.revoke * RATIO);
+	CHECK(hostile.reset < quiet.reset * RATIO);
+}
+
+/* Map one page so many times, in one block of addresses, and touch each. */
+static char *map_often(int fd, unsigned int count)
+{
+	char *block = CHECK_MAP(mmap(NULL, count * PAGE_SIZE, PROT_NONE,
+				     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+
+	for (unsigned int i = 0; i < count; i++)
+		CHECK_STORES(
+			CHECK_MAP(mmap(block + i * PAGE_SIZE, PAGE_SIZE, READ_WRITE,
+				       MAP_SHARED | MAP_FIXED, fd, 0)));
+	return block;
+}
+
+static struct longest measure_mappings(unsigned int count)
+{
+	struct barlease_device dev = open_device(RAM_DEVICE);
+	int fd = lease(&dev, RAM_BAR, 0, PAGE_SIZE);
+	char *block = map_often(fd, count);
+	struct longest longest;
+	double start, reset;
+
+	start = seconds();
+	CHECK_OK(barlease_device_reset(&dev));
+	reset = seconds();
+	CHECK_OK(abi_revoke(dev.device_fd, fd));
+	longest = (struct longest){ seconds() - reset, reset - start };
+	CHECK_OK(munmap(block, count * PAGE_SIZE));
+	barlease_device_close(&dev);
+	return longest;
+}
+
+TEST(bounds_mappings,
+     "a revoke and a reset take as long as there are mappings, not longer",
+     .timeout = 600)
+{
+	enum { FEW = MAPPINGS / 10, RATIO = 10 * 5 };
+	struct longest few = measure_mappings(FEW), many = measure_mappings(MAPPINGS);
+
+	note("revoke: %.1f ms with %d mappings, %.1f ms with %d; reset: %.1f ms, %.1f ms",
+	     many.revoke * 1e3, MAPPINGS, few.revoke * 1e3, FEW, many.reset * 1e3,
+	     few.reset * 1e3);
+	CHECK(many.revoke < few.revoke * RATIO);
+	CHECK(many.reset < few.reset * RATIO);
+}
+
+static void map_in_group(int sock, void *arg)
+{
+	enter_group();
+	map_often(*(int *)arg, MAPPINGS);
+	say(sock, 0);
+	hear(sock);
+}
+
+TEST(bounds_accounted, "what a lessee's mappings take is charged to its cgroup",
+     .timeout = 600)
+{
+	enum { VMA = 128 }; /* bytes, at the very least */
+	struct barlease_device dev = open_device(RAM_DEVICE);
+	int fd = lease(&dev, RAM_BAR, 0, PAGE_SIZE);
+	uint64_t free_before, free_after, charged;
+	struct kid kid;
+
+	make_group(NULL, NULL);
+	free_before = amount("/proc/meminfo", "MemAvailable:") * 1024;
+	kid = kid_start(map_in_group, &fd);
+	hear(kid.sock);
+	charged = amount(GROUP "/memory.stat", "\nkernel ");
+	free_after = amount("/proc/meminfo", "MemAvailable:") * 1024;
+	note("%d mappings: %llu KiB charged, %lld KiB less available", MAPPINGS,
+	     (unsigned long long)charged / 1024,
+	     (long long)(free_before - free_after) / 1024);
+	say(kid.sock, 0);
+	kid_join(&kid);
+	CHECK_OK(rmdir(GROUP));
+	CHECK(charged >= (uint64_t)MAPPINGS * VMA);
+	/* The rest is the process itself and what else the system did. */
+	CHECK(free_before < free_after + charged + MIB(16));
+}
