@@ -5,6 +5,7 @@
 #include <linux/fcntl.h>
 #include <linux/module.h>
 #include <linux/pci.h>
+#include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/smp.h>
 #include <linux/uaccess.h>
@@ -178,6 +179,17 @@ static void leave_device(struct barlease_lease *lease)
 	mutex_unlock(&lease->dev->lock);
 }
 
+/*
+ * Tell lockdep that nobody may allocate with @sem held: a fault holds it, and
+ * making room in a lessee's memory cgroup may take as long as the lessee likes.
+ */
+static void no_reclaim_below(struct rw_semaphore *sem)
+{
+	fs_reclaim_acquire(GFP_KERNEL);
+	might_lock(sem);
+	fs_reclaim_release(GFP_KERNEL);
+}
+
 static void lease_free(struct barlease_lease *lease)
 {
 	kvfree(lease->ranges.spans);
@@ -336,6 +348,7 @@ int barlease_lease_export(struct barlease_device *dev, u32 flags,
 	lease->dev = dev;
 	lease->access = access;
 	init_rwsem(&lease->rwsem);
+	no_reclaim_below(&lease->rwsem);
 	lease->ranges.spans = kvcalloc(min(get.nr_ranges, BARLEASE_MAX_RANGES),
 				       sizeof(struct barlease_span),
 				       GFP_KERNEL_ACCOUNT);
