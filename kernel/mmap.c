@@ -264,13 +264,13 @@ static int touch_pte(pte_t *pte, unsigned long addr, void *data)
  */
 static vm_fault_t make_table(struct vm_fault *vmf)
 {
-	struct vm_area_struct *vma = vmf->vma;
+	int ret;
 
-	if (pmd_none(pmdp_get_lockless(vmf->pmd)) &&
-	    apply_to_page_range(vma->vm_mm, vmf->address & PAGE_MASK, PAGE_SIZE,
-				touch_pte, NULL))
-		return VM_FAULT_OOM;
-	return 0;
+	if (!pmd_none(pmdp_get_lockless(vmf->pmd)))
+		return 0;
+	ret = apply_to_page_range(vmf->vma->vm_mm, vmf->address & PAGE_MASK,
+				  PAGE_SIZE, touch_pte, NULL);
+	return ret ? vmf_error(ret) : 0;
 }
 
 static vm_fault_t uc_fault(struct vm_fault *vmf)
