@@ -46,7 +46,7 @@ deps:  ## install what building, the demo, the tests and the lint need
 clean:  ## remove what was built
 	rm -rf $(BUILD)
 	find kernel tests/kernel/ptwalk \( -name '*.o' -o -name '*.ko' -o -name '*.mod' -o -name '*.mod.c' \
-		-o -name '.*.cmd' -o -name Module.symvers -o -name modules.order \) -delete
+		-o -name '*.gcno' -o -name '.*.cmd' -o -name Module.symvers -o -name modules.order \) -delete
 
 distclean-cache:  ## remove the downloaded kernels and the logs of failed runs
 	rm -rf "$(CACHE)" 2>/dev/null || vm/as-root rm -rf --one-file-system "$(CACHE)"
