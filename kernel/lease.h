@@ -2,7 +2,8 @@
 /*
  * One lease, from export to release, and the device it is a slice of.
  *
- * Lock order, outermost first; nobody holds all of them:
+ * Lock order, outermost first; nobody holds all of them (docs/locking.md has
+ * the rules and who keeps them):
  *
  *   mmap_lock (or the VMA's lock)
  *     memory_lock       of vfio-pci-core: decoding, power, the core's resets

@@ -89,6 +89,7 @@ static int barlease_open_device(struct vfio_device *vdev)
 	struct barlease_device *dev = barlease_from_vdev(vdev);
 	int ret;
 
+	lockdep_assert_held(&vdev->dev_set->lock);
 	ret = vfio_pci_core_enable(&dev->core);
 	if (ret)
 		return ret;
@@ -102,6 +103,7 @@ static int barlease_open_device(struct vfio_device *vdev)
 /* The leases die first: after this, nothing of theirs touches the pci_dev. */
 static void barlease_close_device(struct vfio_device *vdev)
 {
+	lockdep_assert_held(&vdev->dev_set->lock);
 	barlease_leases_close(barlease_from_vdev(vdev));
 	vfio_pci_core_close_device(vdev);
 }
@@ -184,6 +186,7 @@ static void barlease_remove(struct pci_dev *pdev)
 	struct barlease_device *dev = barlease_from_vdev(&core->vdev);
 	struct vfio_device_set *set = core->vdev.dev_set;
 
+	device_lock_assert(&pdev->dev);
 	vfio_pci_core_unregister_device(core);
 
 	/*
@@ -220,6 +223,7 @@ static void barlease_reset_prepare(struct pci_dev *pdev)
 	struct vfio_pci_core_device *core = dev_get_drvdata(&pdev->dev);
 	struct barlease_device *dev = barlease_from_vdev(&core->vdev);
 
+	device_lock_assert(&pdev->dev);
 	down_write(&dev->reset_sem);
 	barlease_leases_zap(dev);
 }
@@ -229,6 +233,7 @@ static void barlease_reset_done(struct pci_dev *pdev)
 	struct vfio_pci_core_device *core = dev_get_drvdata(&pdev->dev);
 	struct barlease_device *dev = barlease_from_vdev(&core->vdev);
 
+	lockdep_assert_held_write(&dev->reset_sem);
 	up_write(&dev->reset_sem);
 }
 

@@ -70,6 +70,16 @@ static bool leaf_at(struct vm_area_struct *vma, unsigned long addr,
 	return barlease_run_is_leaf(run, order);
 }
 
+/* The locks of lease_enter(), on which all that makes entries relies. */
+static void assert_entered(struct vm_area_struct *vma)
+{
+	struct barlease_lease *lease = vma->vm_private_data;
+
+	lockdep_assert_held_read(&lease->dev->core.memory_lock);
+	lockdep_assert_held_read(&lease->dev->reset_sem);
+	lockdep_assert_held_read(&lease->rwsem);
+}
+
 /*
  * @write below tells the core to make a present entry writable: after
  * clear_refs, a store faults for ever without. But the core warns if that entry
@@ -88,6 +98,7 @@ static vm_fault_t map_pmd(struct vm_fault *vmf, const struct barlease_run *run)
 	bool write = vmf->flags & FAULT_FLAG_WRITE &&
 		     pmd_present(pmd) && pmd_leaf(pmd);
 
+	assert_entered(vmf->vma);
 	return vmf_insert_pfn_pmd(vmf, barlease_pfn(run->pfn), write);
 }
 
@@ -127,6 +138,7 @@ static vm_fault_t map_pud(struct vm_fault *vmf, const struct barlease_run *run)
 	bool write = vmf->flags & FAULT_FLAG_WRITE &&
 		     pud_present(pud) && pud_leaf(pud);
 
+	assert_entered(vmf->vma);
 	return vmf_insert_pfn_pud(vmf, barlease_pfn(run->pfn), write);
 }
 #else
@@ -148,6 +160,7 @@ static vm_fault_t map_ptes(struct vm_fault *vmf, const struct barlease_run *run)
 	u64 vpn = vmf->address >> PAGE_SHIFT, i;
 	vm_fault_t ret;
 
+	assert_entered(vma);
 	ret = vmf_insert_pfn(vma, vpn << PAGE_SHIFT,
 			     run->pfn + (vpn - run->vpn));
 	if (ret != VM_FAULT_NOPAGE)
@@ -184,6 +197,7 @@ static vm_fault_t map_wc(struct vm_fault *vmf, const struct barlease_run *run)
 {
 	struct wc_run wc = { .vma = vmf->vma, .run = run };
 
+	assert_entered(vmf->vma);
 	if (apply_to_page_range(vmf->vma->vm_mm, run->vpn << PAGE_SHIFT,
 				run->nr << PAGE_SHIFT, map_wc_pte, &wc))
 		return VM_FAULT_OOM;
@@ -203,12 +217,15 @@ static vm_fault_t lease_enter(struct barlease_lease *lease)
 {
 	struct barlease_device *dev = lease->dev;
 
+	/* Few faults wait for it, but each may. */
+	might_lock_read(&dev->reset_sem);
 	/* A reset may take a minute; who is killed meanwhile need not see it. */
 	if (down_read_killable(&dev->core.memory_lock))
 		return VM_FAULT_SIGBUS;
 	if (!down_read_trylock(&dev->reset_sem)) {
 		/* From sysfs: memory_lock must stay free for others meanwhile. */
 		up_read(&dev->core.memory_lock);
+		trace_lease_wait(lease);
 		if (down_read_killable(&dev->reset_sem))
 			return VM_FAULT_SIGBUS;
 		up_read(&dev->reset_sem);
@@ -345,6 +362,7 @@ static void zap_everywhere(struct barlease_lease *lease)
  */
 static void lease_open(struct vm_area_struct *vma)
 {
+	mmap_assert_write_locked(vma->vm_mm);
 	if (vma->vm_mm != current->mm) {
 		if (!(vma->vm_flags & VM_WIPEONFORK))
 			zap_everywhere(vma->vm_private_data);
@@ -442,6 +460,7 @@ static int prefault_vma(struct vm_area_struct *vma, unsigned long *addr)
 	unsigned int flags = vma->vm_flags & VM_READ ? 0 : FAULT_FLAG_WRITE;
 	int steps, ret = 0;
 
+	mmap_assert_locked(vma->vm_mm);
 	for (steps = 0; steps < PREFAULT_STEPS && *addr < vma->vm_end; steps++) {
 		struct barlease_run run = run_at(vma, *addr, around_order());
 

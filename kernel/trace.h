@@ -58,6 +58,12 @@ DEFINE_EVENT(lease_event, lease_release,
 	     TP_ARGS(lease)
 );
 
+/* A fault that found a reset under way is about to wait for its end. */
+DEFINE_EVENT(lease_event, lease_wait,
+	     TP_PROTO(const struct barlease_lease *lease),
+	     TP_ARGS(lease)
+);
+
 /* Each call of the fault handler, with the run of pages that it tried to map. */
 TRACE_EVENT(lease_fault,
 	    TP_PROTO(const struct barlease_lease *lease, unsigned long address,

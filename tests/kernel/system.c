@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <glob.h>
 #include <inttypes.h>
+#include <linux/perf_event.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include "device.h"
@@ -225,6 +227,36 @@ char *trace_stop(void)
 {
 	write_file(EVENTS, "0");
 	return read_file(TRACEFS "/trace");
+}
+
+struct counter counter_start(const char *system, const char *event)
+{
+	struct perf_event_attr attr = { .type = PERF_TYPE_TRACEPOINT,
+					.size = sizeof(attr) };
+	struct counter counter = { .count = get_nprocs() };
+	char path[128], *id;
+
+	snprintf(path, sizeof(path), TRACEFS "/events/%s/%s/id", system, event);
+	id = read_file(path);
+	attr.config = strtoull(id, NULL, 0);
+	free(id);
+	CHECK(counter.count <= MOST_CPUS);
+	for (int cpu = 0; cpu < counter.count; cpu++)
+		counter.fds[cpu] = (int)CHECK_OK(syscall(
+			SYS_perf_event_open, &attr, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC));
+	return counter;
+}
+
+uint64_t counter_stop(struct counter *counter)
+{
+	uint64_t sum = 0, count;
+
+	for (int cpu = 0; cpu < counter->count; cpu++) {
+		CHECK_EQ(read(counter->fds[cpu], &count, sizeof(count)), sizeof(count));
+		close(counter->fds[cpu]);
+		sum += count;
+	}
+	return sum;
 }
 
 unsigned int count_fds(void)

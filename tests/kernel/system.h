@@ -43,6 +43,17 @@ char *lease_row(const char *bdf, uint64_t id);
 /* Start with an empty trace of barlease's events; what it has, to be freed. */
 void trace_start(void);
 char *trace_stop(void);
+
+/* How often a tracepoint is passed, on any CPU, from start to stop. */
+#define MOST_CPUS 16
+struct counter {
+	int fds[MOST_CPUS];
+	int count;
+};
+
+struct counter counter_start(const char *system, const char *event);
+uint64_t counter_stop(struct counter *counter);
+
 /* The leaf entry of this process's page tables, and its memory type. */
 struct ptwalk page_entry(const void *at);
 
