@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * lessor.h - the process that has the devices: threads that make, change and
+ * revoke leases, and threads that do to the devices what can be done to them.
+ */
+#ifndef LESSOR_H
+#define LESSOR_H
+
+#include <pthread.h>
+
+#include "barlease_device.h"
+#include "parcel.h"
+
+/* One device, as the lessor has it. */
+struct lessor_device {
+	enum device number;
+	char bdf[16];
+	uint32_t nr_pages;
+	/*
+	 * Whoever uses the fd or the mapping reads, whoever closes it writes. With
+	 * it held the model's opening does not change.
+	 */
+	pthread_rwlock_t lock;
+	struct barlease_device dev; /* device_fd -1: closed */
+	char *bar;                  /* the whole BAR, through VFIO */
+	unsigned int renewed;       /* times that another one took its place */
+};
+extern struct lessor_device devices[NR_DEVICES];
+
+/* The process; it ends with the phase. */
+__attribute__((noreturn)) void lessor_main(const struct inboxes *boxes);
+
+/*
+ * A lease as the lessor has it. The lock is for fd, users, terms and what was
+ * seen; the fd is not closed while there are users.
+ */
+struct owned {
+	pthread_mutex_t lock;
+	int fd; /* -1: none */
+	unsigned int users;
+	struct terms terms;
+	unsigned int revoked; /* times that REVOKE returned 0 */
+	bool seen;            /* its marks, when it was dead ... */
+	unsigned int renewed; /* ... in what was the device then */
+	uint64_t marks[MAX_MARKS];
+};
+
+/* leases.c */
+void *lease_thread(void *arg);
+/* Export random ranges: all of a lease but handing it out. */
+bool owned_export(struct owned *owned, struct lessor_device *device, int index,
+		  struct random *random, uint32_t max_pages);
+void owned_revoke(struct owned *owned, struct lessor_device *device);
+/* Compare, at a dead lease, what its holders had stored with what they have. */
+void owned_watch(struct owned *owned, struct lessor_device *device);
+void leases_prepare(const struct inboxes *boxes);
+/* With all threads gone: the last look at everything that is dead. */
+void leases_finish(void);
+
+/* devices.c */
+void devices_prepare(void);
+void devices_open(void);
+void *group_thread(void *arg);
+
+/* The device's word, while something is done to it, and after. */
+void device_begin(enum device device, unsigned int flags);
+void device_end(enum device device, unsigned int flags, bool closed);
+
+/* quiet.c */
+void *quiet_thread(void *arg);
+__attribute__((noreturn)) void quiet_main(const struct inboxes *boxes);
+
+/* plug.c */
+void plug_prepare(const char *bdf);
+/* The device is gone without a word; its driver hears of it. */
+void plug_pull(void);
+/* Once the kernel is through with it: another one is there. */
+void plug_put_back(void);
+
+#endif /* LESSOR_H */

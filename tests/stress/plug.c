@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: MIT
+/*
+ * plug.c - pull a device out of its slot, and put another one in, as vm/run
+ * --hotplug allows it: the port's Slot Control register and QEMU's monitor.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/pci_regs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "lessor.h"
+
+#define MONITOR "/dev/virtio-ports/monitor"
+#define SLOTS   "/barlease/slots"
+
+static int config = -1;     /* of the port above the slot */
+static off_t express;       /* its PCI Express capability */
+static uint16_t slot_plain; /* its Slot Control, as the kernel left it */
+static unsigned int slot;   /* its number */
+static int monitor = -1;
+static FILE *answers; /* the monitor's */
+
+static void check(bool good, const char *what)
+{
+	if (!good)
+		fail(-1, PLUG, "%s: expected success, saw %s", what, errno_name(errno));
+}
+
+static uint16_t read_port(off_t at)
+{
+	uint16_t value;
+
+	check(pread(config, &value, sizeof(value), at) == sizeof(value),
+	      "reading the port's config space");
+	return value;
+}
+
+static void write_slot_control(uint16_t value)
+{
+	check(pwrite(config, &value, sizeof(value), express + PCI_EXP_SLTCTL) ==
+		      sizeof(value),
+	      "writing the slot's control");
+}
+
+static void find_port(const char *bdf)
+{
+	char link[PATH_MAX], path[PATH_MAX + 16];
+	off_t at;
+
+	snprintf(link, sizeof(link), "/sys/bus/pci/devices/%s", bdf);
+	check(realpath(link, path), link);
+	strcpy(strrchr(path, '/'), "/config");
+	config = open(path, O_RDWR | O_CLOEXEC);
+	check(config >= 0, path);
+	at = read_port(PCI_CAPABILITY_LIST) & 0xff;
+	while (at && (read_port(at) & 0xff) != PCI_CAP_ID_EXP)
+		at = read_port(at) >> 8;
+	express = at;
+	slot = (read_port(express + PCI_EXP_SLTCAP + 2) & PCI_EXP_SLTCAP_PSN >> 16) >>
+	       3;
+	slot_plain = read_port(express + PCI_EXP_SLTCTL);
+}
+
+/* Tell the monitor, and wait until it has done so. */
+static void tell(const char *command, const char *what, const char *end)
+{
+	char *line = NULL;
+	size_t room = 0;
+	bool answered = false;
+
+	dprintf(monitor,
+		"{\"execute\": \"human-monitor-command\", \"id\": \"stress\", "
+		"\"arguments\": {\"command-line\": \"%s%s%s\"}}\n",
+		command, what, end);
+	/* Between, QEMU tells what else happens. */
+	while (!answered) {
+		check(getline(&line, &room, answers) > 0, "reading QEMU's answer");
+		answered = strstr(line, "\"id\": \"stress\"");
+	}
+	if (!strstr(line, "\"return\": \"\""))
+		fail(-1, PLUG, "%s%s%s: QEMU says %s", command, what, end, line);
+	free(line);
+}
+
+void plug_prepare(const char *bdf)
+{
+	find_port(bdf);
+	monitor = open(MONITOR, O_RDWR | O_CLOEXEC);
+	check(monitor >= 0, "opening " MONITOR " (vm/run --hotplug)");
+	answers = fdopen(monitor, "r");
+	check(answers, "fdopen");
+	/* Where this was said before it does no harm. */
+	dprintf(monitor, "{\"execute\": \"qmp_capabilities\"}\n");
+}
+
+/*
+ * QEMU drops what is in a slot when its power goes. With the power on again the
+ * slot is as if somebody had pulled the card; a port with an attention button
+ * tells the kernel only if it is asked to.
+ */
+void plug_pull(void)
+{
+	uint16_t off = slot_plain | PCI_EXP_SLTCTL_PWR_OFF | PCI_EXP_SLTCTL_PWR_IND_OFF;
+
+	write_slot_control(off & ~PCI_EXP_SLTCTL_HPIE);
+	write_slot_control(slot_plain | PCI_EXP_SLTCTL_PDCE);
+}
+
+/* What was put in first has a plain name, those that came later a number. */
+static const char *suffix(unsigned int time, char text[16])
+{
+	text[0] = '\0';
+	if (time)
+		snprintf(text, 16, "-%u", time);
+	return text;
+}
+
+/* One of the commands that made what was in the slot; @ makes a name new. */
+static void renew(char *command)
+{
+	char *at = strchr(command, '@'), *id = strstr(command, "id="), number[16];
+
+	check(at, "finding an @ in " SLOTS);
+	*at = '\0';
+	if (!strncmp(command, "object_add", strlen("object_add")) && id)
+		tell("object_del ", id + strlen("id="),
+		     suffix(world->renewed - 1, number));
+	tell(command, suffix(world->renewed, number), at + 1);
+}
+
+void plug_put_back(void)
+{
+	const uint16_t off = PCI_EXP_SLTCTL_PWR_OFF | PCI_EXP_SLTCTL_PWR_IND_OFF;
+	char line[512];
+	FILE *slots = fopen(SLOTS, "re");
+
+	/* Until it has switched the slot off, the kernel would drop a new card. */
+	while ((read_port(express + PCI_EXP_SLTCTL) & off) != off)
+		pause_us(5000);
+	check(slots, SLOTS);
+	world->renewed++;
+	while (fgets(line, sizeof(line), slots)) {
+		char *command = strchr(line, ' ');
+
+		line[strcspn(line, "\n")] = '\0';
+		if (command && (unsigned int)atoi(line) == slot)
+			renew(command + 1);
+	}
+	fclose(slots);
+}
