@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 #
 # The commands of the house: builds, the demo, the tests, and what they need. make help lists them. Only demo, check and
-# deps install packages.
+# deps install packages on the host.
 
 KERNEL ?= 6.12
 BUILD ?= build
