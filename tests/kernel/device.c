@@ -5,7 +5,6 @@
  */
 #define _GNU_SOURCE
 #include <dirent.h>
-#include <glob.h>
 #include <linux/dma-buf.h>
 #include <linux/pci_regs.h>
 #include <setjmp.h>
@@ -101,7 +100,6 @@ void remove_and_rescan(const char *bdf)
 static struct {
 	enum barlease_path chosen;
 	bool used;
-	bool has_cdev;
 } * path;
 
 void path_prepare(void)
@@ -121,23 +119,9 @@ bool path_was_used(void)
 	return path->used;
 }
 
-bool path_has_cdev(void)
-{
-	return path->has_cdev;
-}
-
 bool path_is_cdev(void)
 {
 	return path->chosen == BARLEASE_PATH_CDEV;
-}
-
-static bool find_cdev(void)
-{
-	glob_t found;
-	int result = glob("/dev/vfio/devices/vfio*", 0, NULL, &found);
-
-	globfree(&found);
-	return !result;
 }
 
 struct barlease_device open_address(const char *bdf)
@@ -145,9 +129,6 @@ struct barlease_device open_address(const char *bdf)
 	struct barlease_device dev;
 
 	path->used = true;
-	path->has_cdev = find_cdev();
-	CHECK_THAT(!path_is_cdev() || path->has_cdev,
-		   "expected a kernel with VFIO's cdev, saw one without");
 	CHECK_OK(barlease_device_open_path(&dev, bdf, path->chosen));
 	return dev;
 }

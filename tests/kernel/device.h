@@ -45,13 +45,11 @@ void remove_and_rescan(const char *bdf);
 
 /*
  * The way in which the functions below open devices. It is chosen before a test
- * is forked; afterwards it is known whether that test opened any, and whether
- * they had cdevs.
+ * is forked; afterwards it is known whether that test opened any.
  */
 void path_prepare(void);
 void path_choose(enum barlease_path path);
 bool path_was_used(void);
-bool path_has_cdev(void);
 bool path_is_cdev(void);
 
 struct barlease_device open_device(enum device_kind kind);
