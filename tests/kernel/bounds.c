@@ -225,10 +225,13 @@ static void *churn_cache(void *fd)
 
 static void start_churning(void)
 {
+	const char *path = getenv("BARLEASE_LARGE_FILE");
 	static int fd;
 	pthread_t thread;
 
-	fd = (int)CHECK_OK(open("/usr/bin/qemu-system-x86_64", O_RDONLY | O_CLOEXEC));
+	CHECK_THAT(path && *path,
+		   "expected tests/kernel/run to find QEMU, whose file is large");
+	fd = (int)CHECK_OK(open(path, O_RDONLY | O_CLOEXEC));
 	read_file_once(fd);
 	CHECK_EQ(pthread_create(&thread, NULL, churn_cache, &fd), 0);
 	CHECK_EQ(pthread_detach(thread), 0);
