@@ -52,7 +52,11 @@ int barlease_device_bind(const char *bdf, const char *driver);
  */
 int barlease_device_open(struct barlease_device *dev, const char *bdf);
 
-/* The same by one of the two ways. ENOENT: the kernel does not have it. */
+/*
+ * The same by one of the two ways. ENOENT: the kernel does not have it. By cdev
+ * EINVAL may be either of: it is open by cdev elsewhere; its DMA is not coherent
+ * with the CPU's caches, which iommufd demands.
+ */
 enum barlease_path {
 	BARLEASE_PATH_ANY,
 	BARLEASE_PATH_CDEV,

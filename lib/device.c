@@ -207,12 +207,8 @@ static int bind_iommufd(struct barlease_device *dev,
 	struct vfio_device_attach_iommufd_pt attach = { .argsz = sizeof(attach) };
 	struct ioas_alloc alloc = { .size = sizeof(alloc) };
 
-	if (ioctl(dev->device_fd, VFIO_DEVICE_BIND_IOMMUFD, &bind) < 0) {
-		/* How the kernel says that its cdev is open already. */
-		if (errno == EINVAL)
-			errno = EBUSY;
+	if (ioctl(dev->device_fd, VFIO_DEVICE_BIND_IOMMUFD, &bind) < 0)
 		return -1;
-	}
 	if (beside) {
 		dev->ioas_id = beside->ioas_id;
 	} else {
@@ -232,15 +228,29 @@ static int open_by_cdev(struct barlease_device *dev,
 	return bind_iommufd(dev, beside);
 }
 
-/* By cdev where the kernel has it and we may use it. */
+/*
+ * By cdev where the kernel has it and we may use it, else by group. EINVAL is how
+ * the kernel says that the cdev is open already, or that iommufd does not take
+ * the device because its DMA is not coherent: in the former case the group is
+ * EBUSY, in the latter it will do.
+ */
 static int open_by_any(struct barlease_device *dev)
 {
-	if (open_cdev(dev, NULL) == 0)
-		return bind_iommufd(dev, NULL);
-	if (errno != ENOENT && errno != EACCES)
+	if (open_by_cdev(dev, NULL) == 0)
+		return 0;
+	switch (errno) {
+	case ENOENT:
+	case ENODEV:
+	case ENXIO:
+	case EACCES:
+	case EPERM:
+	case EINVAL:
+		close_fd(&dev->device_fd);
+		close_fd(&dev->iommu_fd);
+		return open_by_group(dev, NULL);
+	default:
 		return -1;
-	close_fd(&dev->device_fd);
-	return open_by_group(dev, NULL);
+	}
 }
 
 static int region_info(int device_fd, uint32_t index, struct vfio_region_info *info)
