@@ -336,38 +336,51 @@ static vm_fault_t wc_fault(struct vm_fault *vmf)
  * Hooks
  */
 
-/*
- * Zap with rwsem held for writing: no fault is half-way through (see map_pmd()).
- * The whole lease, not the VMA's part: that could be part of a 1 GiB entry of
- * another process, which the core zaps only with that mm locked.
- */
-static void zap_everywhere(struct barlease_lease *lease)
+/* Nothing faults in again before mmap_lock is released. */
+static void zap_mapping(struct vm_area_struct *vma)
 {
-	down_write(&lease->rwsem);
-	barlease_lease_zap(lease);
-	up_write(&lease->rwsem);
+	vma_start_write(vma);
+	barlease_zap_range(vma, vma->vm_start, vma->vm_end - vma->vm_start);
+}
+
+static void zap_moved(struct vm_area_struct *copy)
+{
+	struct vm_area_struct *vma;
+
+	VMA_ITERATOR(vmi, copy->vm_mm, 0);
+
+	for_each_vma(vmi, vma)
+		if (vma->vm_file == copy->vm_file)
+			zap_mapping(vma);
 }
 
 /*
- * A copy of a VMA is about to be used: by fork, mremap or a split.
+ * A copy of a VMA is about to be used. Who makes it shows in what is at its
+ * address: the copy itself, for fork; nothing yet, for mremap; the VMA that is
+ * cut, for a split.
  *
  * fork copies huge entries without looking again under their lock, so that a
  * revoke can miss one. VM_WIPEONFORK makes it copy none; where a lessee took
- * that flag away there is nothing to copy after this zap, as fork has the
- * parent's VMA locked against faults.
+ * that flag away the parent's VMA is zapped, so there is nothing to copy.
  *
- * mremap moves a 1 GiB entry without flushing the TLB. Its new VMA is not
- * linked yet, which tells it from a split, whose addresses are still the old
- * VMA's.
+ * mremap moves a 1 GiB entry without flushing the TLB. Which VMA it moves is not
+ * said; it is one of this process's of the lease.
+ *
+ * None of this walks what others have mapped, nor takes a lock of ours: that
+ * takes as long as the scheduler lets the lessee take, and the lessor would wait.
  */
 static void lease_open(struct vm_area_struct *vma)
 {
+	struct vm_area_struct *there;
+
 	mmap_assert_write_locked(vma->vm_mm);
-	if (vma->vm_mm != current->mm) {
+	there = vma_lookup(vma->vm_mm, vma->vm_start);
+	if (there == vma) {
+		mmap_assert_write_locked(current->mm);
 		if (!(vma->vm_flags & VM_WIPEONFORK))
-			zap_everywhere(vma->vm_private_data);
-	} else if (huge_pud && !vma_lookup(vma->vm_mm, vma->vm_start)) {
-		zap_everywhere(vma->vm_private_data);
+			zap_mapping(vma_lookup(current->mm, vma->vm_start));
+	} else if (huge_pud && !there) {
+		zap_moved(vma);
 	}
 }
 

@@ -9,8 +9,10 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -28,8 +30,17 @@
 /* Seconds to wait for a lessee's next access. */
 #define PATIENCE 4
 
+/*
+ * A lessee with 1 ms of CPU a second. It may be stopped with a lock held until a
+ * later period: by then it may owe several, as it is looked at but once a tick.
+ */
+#define THROTTLED "1000 1000000"
+#define UNLIMITED "max 1000000"
+#define PERIODS   20
+
 /* Near the 65,530 that Linux lets a process have. */
 #define MAPPINGS 60000
+#define FEWER    (MAPPINGS / 10)
 
 static double seconds(void)
 {
@@ -170,7 +181,7 @@ static struct longest measure(bool grouped, void (*burden)(void))
 	CHECK(went_on);
 	lessee->over = true;
 	if (grouped)
-		write_file(GROUP "/cpu.max", "max 100000");
+		write_file(GROUP "/cpu.max", UNLIMITED);
 	kid_join(&kid);
 	CHECK_OK(munmap(lessee, sizeof(*lessee)));
 	barlease_device_close(&dev);
@@ -189,16 +200,12 @@ TEST(bounds_throttled,
      "a lessee with 1 ms of CPU a second holds up a revoke for some seconds at most",
      .timeout = 600)
 {
-	enum { PERIODS = 10 };
 	struct longest quiet = measure(false, NULL), hostile;
 
-	make_group(GROUP "/cpu.max", "1000 1000000");
+	make_group(GROUP "/cpu.max", THROTTLED);
 	hostile = measure(true, NULL);
 	CHECK_OK(rmdir(GROUP));
 	compare("throttled", hostile, quiet);
-	/* It may have to wait for its next period with a lock held, but each brings
-	 * it further.
-	 */
 	CHECK(hostile.revoke < quiet.revoke + PERIODS);
 	CHECK(hostile.reset < quiet.reset + PERIODS);
 }
@@ -290,14 +297,137 @@ TEST(bounds_mappings,
      "a revoke and a reset take as long as there are mappings, not longer",
      .timeout = 600)
 {
-	enum { FEW = MAPPINGS / 10, RATIO = 10 * 5 };
-	struct longest few = measure_mappings(FEW), many = measure_mappings(MAPPINGS);
+	enum { RATIO = 10 * 5 };
+	struct longest few = measure_mappings(FEWER), many = measure_mappings(MAPPINGS);
 
 	note("revoke: %.1f ms with %d mappings, %.1f ms with %d; reset: %.1f ms, %.1f ms",
-	     many.revoke * 1e3, MAPPINGS, few.revoke * 1e3, FEW, many.reset * 1e3,
+	     many.revoke * 1e3, MAPPINGS, few.revoke * 1e3, FEWER, many.reset * 1e3,
 	     few.reset * 1e3);
 	CHECK(many.revoke < few.revoke * RATIO);
 	CHECK(many.reset < few.reset * RATIO);
+}
+
+struct forker {
+	atomic_bool over;
+	int fd;
+};
+
+/*
+ * Fork what it has mapped, so that each child may have it too, without end. A word
+ * tells that it is about to begin, and one to do so.
+ */
+static void be_forker(int sock, void *arg)
+{
+	struct forker *forker = arg;
+	char *block = map_often(forker->fd, FEWER);
+
+	CHECK_OK(madvise(block, FEWER * PAGE_SIZE, MADV_KEEPONFORK));
+	enter_group();
+	say(sock, 0);
+	hear(sock);
+	while (!forker->over) {
+		pid_t pid = (pid_t)CHECK_OK(fork());
+
+		if (!pid)
+			_exit(0);
+		CHECK_OK(waitpid(pid, NULL, 0));
+	}
+}
+
+/* Another holder of the lease, which faults as often as its pages are taken. */
+static void be_fellow(int sock, void *arg)
+{
+	char *at = map(((struct forker *)arg)->fd, 0, PAGE_SIZE, READ_WRITE);
+
+	CHECK_STORES(at);
+	say(sock, 0);
+	while (!try_store(at, 1))
+		;
+}
+
+/* Let it run for some while, then stop it wherever it is. */
+static void stop_anywhere(void)
+{
+	uint64_t before;
+
+	write_file(GROUP "/cpu.max", UNLIMITED);
+	usleep(random_word() % 200000);
+	before = amount(GROUP "/cpu.stat", "\nnr_throttled ");
+	write_file(GROUP "/cpu.max", THROTTLED);
+	while (amount(GROUP "/cpu.stat", "\nnr_throttled ") == before)
+		usleep(1000);
+}
+
+static double time_reset(struct barlease_device *dev)
+{
+	double start = seconds();
+
+	CHECK_OK(barlease_device_reset(dev));
+	return seconds() - start;
+}
+
+static double time_revoke(const struct barlease_device *dev, int fd)
+{
+	double start = seconds();
+
+	CHECK_OK(abi_revoke(dev->device_fd, fd));
+	return seconds() - start;
+}
+
+/* What a revoke waits for before its zap, any call on the lease waits for too. */
+static double time_info(const struct barlease_device *dev, int fd)
+{
+	double start = seconds();
+
+	info(dev, fd);
+	return seconds() - start;
+}
+
+TEST(bounds_forks,
+     "a throttled lessee that forks many mappings holds up a revoke for some seconds at most",
+     .timeout = 600)
+{
+	struct barlease_device dev = open_device(RAM_DEVICE);
+	struct forker *forker = CHECK_MAP(mmap(NULL, sizeof(*forker), READ_WRITE,
+					       MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+	struct longest longest = { 0, 0 };
+	double quiet, wait = 0, other = 0;
+	struct kid kid, fellow;
+
+	forker->fd = lease(&dev, RAM_BAR, 0, PAGE_SIZE);
+	make_group(NULL, NULL);
+	kid = kid_start(be_forker, forker);
+	fellow = kid_start(be_fellow, forker);
+	hear(kid.sock);
+	hear(fellow.sock);
+	quiet = time_reset(&dev);
+	say(kid.sock, 0);
+	for (int i = 0; i < ROUNDS; i++) {
+		int fd = lease(&dev, RAM_BAR, PAGE_SIZE, PAGE_SIZE);
+
+		stop_anywhere();
+		longest.reset = longer(longest.reset, time_reset(&dev));
+		stop_anywhere();
+		other = longer(other, time_revoke(&dev, fd));
+		stop_anywhere();
+		wait = longer(wait, time_info(&dev, forker->fd));
+		close(fd);
+	}
+	stop_anywhere();
+	longest.revoke = time_revoke(&dev, forker->fd);
+	forker->over = true;
+	write_file(GROUP "/cpu.max", UNLIMITED);
+	kid_join(&kid);
+	kid_join(&fellow);
+	CHECK_OK(rmdir(GROUP));
+	note("revoke: %.1f ms, of another lease at most %.1f ms; longest reset: %.1f ms, "
+	     "%.1f ms else; longest wait for the lease: %.1f ms",
+	     longest.revoke * 1e3, other * 1e3, longest.reset * 1e3, quiet * 1e3,
+	     wait * 1e3);
+	CHECK(longest.revoke < quiet + PERIODS);
+	CHECK(longest.reset < quiet + PERIODS);
+	CHECK(other < PERIODS);
+	CHECK(wait < PERIODS);
 }
 
 static void map_in_group(int sock, void *arg)
