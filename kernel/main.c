@@ -233,6 +233,7 @@ static void barlease_reset_done(struct pci_dev *pdev)
 	struct vfio_pci_core_device *core = dev_get_drvdata(&pdev->dev);
 	struct barlease_device *dev = barlease_from_vdev(&core->vdev);
 
+	device_lock_assert(&pdev->dev);
 	lockdep_assert_held_write(&dev->reset_sem);
 	up_write(&dev->reset_sem);
 }
