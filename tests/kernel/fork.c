@@ -157,6 +157,40 @@ TEST(fork_copies_none, "fork copies no entry, so that a revoke cannot miss the c
 	}
 }
 
+static void hold_entry(int sock, void *arg)
+{
+	char *at = map_at(*(int *)arg, 0, MIB(2), PROT_READ, 0);
+
+	CHECK_LOADS(at);
+	say(sock, 0);
+	hear(sock);
+	CHECK_EQ(page_entry(at).level, PTWALK_PMD);
+}
+
+static void do_nothing(int sock, void *arg)
+{
+	(void)sock;
+	(void)arg;
+}
+
+TEST(fork_spares_others,
+     "fork with MADV_KEEPONFORK takes no entry from another process")
+{
+	struct barlease_device dev = open_device(RAM_DEVICE);
+	int fd = lease(&dev, RAM_BAR, 0, MIB(2));
+	struct kid other = kid_start(hold_entry, &fd), kid;
+	char *at = map_at(fd, 0, MIB(2), PROT_READ, 0);
+
+	hear(other.sock);
+	CHECK_OK(madvise(at, MIB(2), MADV_KEEPONFORK));
+	CHECK_LOADS(at);
+	kid = kid_start(do_nothing, NULL);
+	kid_join(&kid);
+	CHECK_EQ(page_entry(at).level, PTWALK_NONE);
+	say(other.sock, 0);
+	kid_join(&other);
+}
+
 static void check_kept(int sock, void *at)
 {
 	for (uint64_t page = 0; page < 2048; page += 3)

@@ -343,15 +343,15 @@ static void hold_entry(int sock, void *arg)
 	CHECK_EQ(page_entry(huge->at).level, PTWALK_PUD);
 	say(sock, 1);
 	hear(sock);
+	CHECK_EQ(page_entry(huge->at).level, PTWALK_PUD);
 	CHECK_PAGE(huge->at + GIB(1) - PAGE_SIZE, RAM_PAGES - 1);
 }
 
 /*
- * Its zap reaches into the kid, whose mm is not locked: had it taken part of the
- * entry, the kernel would complain, and so fail the whole run.
+ * The kid's mm is not locked meanwhile: had the zap reached into it for part of
+ * the entry, the kernel would complain, and so fail the whole run.
  */
-TEST(huge_1g_mremap_kid,
-     "mremap of a page leaves another process its 1 GiB entry or nothing",
+TEST(huge_1g_mremap_kid, "mremap of a page leaves another process its 1 GiB entry",
      .params = "huge_pud=1")
 {
 	struct huge huge = huge_start();
