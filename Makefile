@@ -5,7 +5,6 @@
 
 KERNEL ?= 6.12
 BUILD ?= build
-DURATION ?= 600
 CACHE := $(or $(BARLEASE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/barlease)
 export KERNEL BUILD
 
@@ -39,10 +38,14 @@ check:  ## run all tests: on the host, then in the VM
 	@tests/check
 
 stress:  ## run random operations of all kinds against an oracle in the VM: DURATION seconds (600), SEED
+	@packaging/deps --kernel $(KERNEL)
 	@$(MAKE) --no-print-directory module user
-	vm/run --kernel $(KERNEL) --hotplug --timeout $$(($(DURATION) * 3 + 300)) \
-		--device ivshmem ivshmem:1M+ivshmem:1M ivshmem:16M -- env BUILD=$(abspath $(BUILD)) \
-		tests/stress/run --duration $(DURATION) $(if $(SEED),--seed $(SEED)) </dev/null
+	@tests/stress/vm --kernel $(KERNEL) $(or $(DURATION),600) $(SEED)
+
+stress-bugs:  ## see that a short stress finds each bug of tests/stress/bugs: DURATION, SEED
+	@packaging/deps --kernel $(KERNEL)
+	@$(MAKE) --no-print-directory module user
+	@tests/stress/bugs/run
 
 lint:  ## check the form of the sources
 	@tests/lint
@@ -58,4 +61,4 @@ clean:  ## remove what was built
 distclean-cache:  ## remove the downloaded kernels and the logs of failed runs
 	rm -rf "$(CACHE)" 2>/dev/null || vm/as-root rm -rf --one-file-system "$(CACHE)"
 
-.PHONY: all help module test-module user demo check stress lint deps clean distclean-cache
+.PHONY: all help module test-module user demo check stress stress-bugs lint deps clean distclean-cache

@@ -145,7 +145,7 @@ static void some_range(struct terms *terms, uint32_t bar_pages, uint32_t nr, uin
 	one_range(terms, below(r, bar_pages - nr + 1), nr);
 }
 
-/* Mostly few pages; ranges that repeat and overlap; 2 MiB, 1 GiB. */
+/* Mostly few pages; ranges that repeat and overlap; 2 MiB; all of the BAR. */
 static void choose_ranges(struct terms *terms, uint32_t bar_pages, uint32_t max_pages,
 			  struct random *random)
 {
@@ -153,6 +153,9 @@ static void choose_ranges(struct terms *terms, uint32_t bar_pages, uint32_t max_
 
 	uint32_t dense = bar_pages < STAMPED_PAGES ? bar_pages : STAMPED_PAGES;
 
+	/* Only one device has room for an entry of 1 GiB. */
+	if (bar_pages > dense && bar_pages <= max_pages && kind >> 16 & 1)
+		return one_range(terms, 0, bar_pages);
 	if (dense > max_pages)
 		dense = max_pages;
 	switch (kind % 16) {
@@ -253,14 +256,6 @@ bool owned_export(struct owned *owned, struct lessor_device *device, int index,
 	return true;
 }
 
-/* To some of the lessees, not always to any. */
-static void hand_out(struct owned *owned, uint64_t r)
-{
-	for (unsigned int i = 0; i < r % 4; i++)
-		(void)parcel_send(boxes->in[((r >> 8) + i) % NR_LESSEES], owned->fd,
-				  &owned->terms);
-}
-
 /* --- the calls on a lease ----------------------------------------------- */
 
 static struct owned *owned_enter(unsigned int index)
@@ -281,6 +276,20 @@ static void owned_leave(struct owned *owned)
 	pthread_mutex_lock(&owned->lock);
 	owned->users--;
 	pthread_mutex_unlock(&owned->lock);
+}
+
+/* To some of the lessees, not always to any. */
+static void hand_out(unsigned int index, uint64_t r)
+{
+	/* By now another thread may have dropped it, and given its fd's number away. */
+	struct owned *owned = owned_enter(index);
+
+	if (!owned)
+		return;
+	for (unsigned int i = 0; i < r % 4; i++)
+		(void)parcel_send(boxes->in[((r >> 8) + i) % NR_LESSEES], owned->fd,
+				  &owned->terms);
+	owned_leave(owned);
 }
 
 static bool is_dead(const struct owned *owned)
@@ -472,7 +481,7 @@ static void act_export(struct lessor_device *device, struct random *random)
 			continue;
 		if (owned_export(owned, device, (int)(owned - leases), random,
 				 UINT32_MAX))
-			hand_out(owned, draw(random));
+			hand_out(device->number * LEASES_EACH + i, draw(random));
 		return;
 	}
 }

@@ -17,69 +17,18 @@
 
 #include "access.h"
 #include "barlease.h"
+#include "held.h"
 #include "lessee.h"
-#include "maps.h"
-
-enum { NR_HELD = 8 };
-
-/* The leases this process has an fd of. */
-static struct held {
-	int fd; /* -1: none */
-	unsigned int users;
-	struct terms terms;
-} held[NR_HELD];
-static pthread_mutex_t held_lock = PTHREAD_MUTEX_INITIALIZER;
+#include "touch.h"
 
 static unsigned int number;
 static const struct inboxes *boxes;
 
 static _Thread_local struct random numbers;
-static _Thread_local uint32_t stores;
 
 static int errno_of(int ret)
 {
 	return ret ? errno : 0;
-}
-
-/* --- held fds ----------------------------------------------------------- */
-
-static struct held *held_enter(uint64_t pick)
-{
-	struct held *h = &held[pick % NR_HELD];
-
-	pthread_mutex_lock(&held_lock);
-	if (h->fd < 0)
-		h = NULL;
-	else
-		h->users++;
-	pthread_mutex_unlock(&held_lock);
-	return h;
-}
-
-static void held_leave(struct held *h)
-{
-	pthread_mutex_lock(&held_lock);
-	h->users--;
-	pthread_mutex_unlock(&held_lock);
-}
-
-/* Close the fd, if nobody uses it. */
-static void held_close(struct held *h)
-{
-	int fd = -1, index;
-
-	pthread_mutex_lock(&held_lock);
-	if (!h->users) {
-		fd = h->fd;
-		h->fd = -1;
-	}
-	index = (int)h->terms.index;
-	pthread_mutex_unlock(&held_lock);
-	if (fd < 0)
-		return;
-	op_begin(OP_CLOSE, index, -1, 0, 0);
-	close(fd);
-	op_end(OP_CLOSE, index, -1, 0);
 }
 
 /* --- which lease, which piece ------------------------------------------- */
@@ -92,14 +41,22 @@ static int aim(const struct step *step)
 	return one_in(step->r[3], 6) ? -1 : (int)aimed - 1;
 }
 
+static bool is_dead(const struct terms *terms)
+{
+	return oracle_dead(terms->id, moment(terms));
+}
+
+/* The one that is aimed at, else rather one that lives: most are dead. */
 static struct held *pick_held(const struct step *step)
 {
+	bool choosy = !one_in(step->r[2], 4);
 	int aimed = aim(step);
 
-	for (int i = 0; aimed >= 0 && i < NR_HELD; i++) {
-		struct held *h = held_enter((uint64_t)i);
+	for (uint64_t i = 0; i < NR_HELD; i++) {
+		struct held *h = held_enter(step->r[0] + i);
 
-		if (h && (int)h->terms.index == aimed)
+		if (h && (aimed >= 0 ? (int)h->terms.index == aimed :
+				       choosy && !is_dead(&h->terms)))
 			return h;
 		if (h)
 			held_leave(h);
@@ -149,87 +106,6 @@ static struct part pick_piece(const struct part *part, uint64_t r)
 
 /* --- what it does ------------------------------------------------------- */
 
-static bool is_dead(const struct terms *terms)
-{
-	return oracle_dead(terms->id, moment(terms));
-}
-
-/* Where a page of the lease is mapped, if it is. */
-static bool find_page(const struct view *view, uint32_t page, uint64_t *at)
-{
-	for (int i = 0; i < view->nr_parts; i++) {
-		const struct part *part = &view->parts[i];
-
-		if ((page - part->page) * PAGE_SIZE < part->length) {
-			*at = part->at + (page - part->page) * PAGE_SIZE;
-			return true;
-		}
-	}
-	return false;
-}
-
-static void load_or_store(const struct view *view, uint64_t at, bool store)
-{
-	if (store)
-		check_store(view, at, ++stores);
-	else
-		check_load(view, at);
-	yield_cpu();
-}
-
-/* One page, time and again. */
-static void hammer(struct view *view, uint64_t r, bool store)
-{
-	uint64_t at = view->parts[0].at;
-
-	(void)find_page(view, view->terms.marks[r % view->terms.nr_marks], &at);
-	for (uint64_t i = 0; i < 16; i++)
-		load_or_store(view, at, store);
-}
-
-/* Every page, or where there are many, some that have a stamp. */
-static void sweep(struct view *view)
-{
-	for (int i = 0; i < view->nr_parts; i++) {
-		const struct part *part = &view->parts[i];
-		uint32_t pages = (uint32_t)(part->length / PAGE_SIZE);
-		uint32_t step = (pages / STAMP_EVERY + 63) / 64 * STAMP_EVERY;
-		uint32_t page = 0;
-
-		if (pages <= 256)
-			step = 1;
-		else
-			page = -part->page % STAMP_EVERY;
-		for (; page < pages; page += step)
-			load_or_store(view, part->at + page * PAGE_SIZE, false);
-	}
-}
-
-static void scatter(struct view *view, uint64_t r, bool store)
-{
-	struct random more = { r };
-
-	for (int i = 0; i < 6; i++) {
-		uint64_t at;
-
-		if (find_page(view,
-			      view->terms.marks[draw(&more) % view->terms.nr_marks],
-			      &at))
-			load_or_store(view, at, store);
-		/* And beside, where there may be nothing. */
-		if (!store) {
-			const struct part *part =
-				&view->parts[draw(&more) %
-					     (unsigned int)view->nr_parts];
-
-			load_or_store(view,
-				      part->at +
-					      draw(&more) % (part->length + PAGE_SIZE),
-				      false);
-		}
-	}
-}
-
 static void touch(const struct step *step, bool store)
 {
 	enum op op = store ? OP_STORE : OP_LOAD;
@@ -239,9 +115,9 @@ static void touch(const struct step *step, bool store)
 		return;
 	op_begin(op, (int)view.terms.index, -1, (uint64_t)(view.slot - slots), 0);
 	if (one_in(step->r[1], 3))
-		hammer(&view, step->r[2], store);
+		touch_one(&view, step->r[2], store);
 	else
-		scatter(&view, step->r[2], store);
+		touch_some(&view, step->r[2], store);
 	op_end(op, (int)view.terms.index, -1, 0);
 	slot_leave(view.slot);
 }
@@ -256,17 +132,194 @@ static void act_store(const struct step *step)
 	touch(step, true);
 }
 
-/* Every page of a new mapping takes a fault: the race that revoke must win. */
-static void sweep_new(struct slot *slot)
+/* Unmap all of a slot, which is free then. */
+static void unmap_slot(struct slot *slot)
+{
+	struct view draft;
+	int index;
+
+	if (!slot_begin(slot, &draft, false))
+		return;
+	index = (int)draft.terms.index;
+	op_begin(OP_MUNMAP, index, -1, (uint64_t)(slot - slots), 0);
+	if (munmap(slot->base, SLOT_SIZE))
+		fail(index, -1, "munmap: expected success, saw %s", errno_name(errno));
+	draft.nr_parts = 0;
+	slot_end(&draft);
+	op_end(OP_MUNMAP, index, -1, 0);
+}
+
+/* Change a piece of a mapping: change() does it and notes it in the draft. */
+static void change_slot(struct slot *slot, const struct step *step, enum op op,
+			int (*change)(struct view *draft, const struct part *piece,
+				      const struct step *step))
+{
+	struct view draft;
+	struct part piece;
+	int index, error;
+
+	if (!slot_begin(slot, &draft, false))
+		return;
+	if (draft.nr_parts + MORE_PARTS > MAX_PARTS) {
+		slot_end(&draft);
+		unmap_slot(slot);
+		return;
+	}
+	index = (int)draft.terms.index;
+	piece = pick_piece(
+		&draft.parts[(step->r[0] >> 32) % (unsigned int)draft.nr_parts],
+		step->r[1]);
+	op_begin(op, index, -1, (uint64_t)(slot - slots), piece.length);
+	error = change(&draft, &piece, step);
+	slot_end(&draft);
+	op_end(op, index, -1, error);
+}
+
+static int change_munmap(struct view *draft, const struct part *piece,
+			 const struct step *step)
+{
+	(void)step;
+	view_carve(draft, piece->at, piece->length);
+	if (munmap(draft->slot->base + piece->at, piece->length))
+		fail((int)draft->terms.index, -1, "munmap: expected success, saw %s",
+		     errno_name(errno));
+	return 0;
+}
+
+static void act_munmap(const struct step *step)
+{
+	if (one_in(step->r[2], 2))
+		unmap_slot(pick_slot(step));
+	else
+		change_slot(pick_slot(step), step, OP_MUNMAP, change_munmap);
+}
+
+/* To the other half of the slot, where the same, smaller, or no huge entry fits. */
+static int change_mremap(struct view *draft, const struct part *piece,
+			 const struct step *step)
+{
+	static const uint64_t offs[] = { 0, MIB(2), PAGE_SIZE, 37 * PAGE_SIZE };
+	bool many = draft->terms.nr_pages > MANY_PAGES;
+	uint64_t half = SLOT_SIZE / 2;
+	uint64_t to = piece->at % half % GIB(1) + offs[step->r[2] % (many ? 2 : 4)] +
+		      (piece->at < half ? half : 0);
+	struct view new = *draft;
+	struct part moved = *piece;
+	char *base = draft->slot->base;
+	void *at;
+
+	if (one_in(step->r[3], 8)) {
+		at = mremap(base + piece->at, piece->length, piece->length + PAGE_SIZE,
+			    MREMAP_MAYMOVE);
+		if (at != MAP_FAILED || errno != EFAULT)
+			fail((int)draft->terms.index, -1,
+			     "mremap that grows: expected EFAULT, saw %s",
+			     at == MAP_FAILED ? errno_name(errno) : "success");
+		return EFAULT;
+	}
+	moved.at = to;
+	view_carve(&new, piece->at, piece->length);
+	view_carve(&new, to, piece->length);
+	view_insert(&new, moved);
+	at = mremap(base + piece->at, piece->length, piece->length,
+		    MREMAP_MAYMOVE | MREMAP_FIXED, base + to);
+	if (at == MAP_FAILED)
+		fail((int)draft->terms.index, -1, "mremap: expected success, saw %s",
+		     errno_name(errno));
+	*draft = new;
+	return 0;
+}
+
+static void act_mremap(const struct step *step)
+{
+	change_slot(pick_slot(step), step, OP_MREMAP, change_mremap);
+}
+
+static int change_mprotect(struct view *draft, const struct part *piece,
+			   const struct step *step)
+{
+	static const int prots[] = { PROT_NONE, PROT_READ, PROT_READ | PROT_WRITE,
+				     PROT_READ | PROT_EXEC };
+	int prot = prots[step->r[2] % 16 ? step->r[2] % 3 : 3];
+	bool refused = prot & PROT_EXEC ||
+		       (prot & PROT_WRITE && draft->terms.access == O_RDONLY);
+	struct view new = *draft;
+	struct part changed = *piece;
+	int error;
+
+	changed.prot = prot;
+	view_carve(&new, piece->at, piece->length);
+	view_insert(&new, changed);
+	error = errno_of(mprotect(draft->slot->base + piece->at, piece->length, prot));
+	if (error != (refused ? EACCES : 0))
+		fail((int)draft->terms.index, -1, "mprotect(%#x): expected %s, saw %s",
+		     (unsigned int)prot, refused ? "EACCES" : "success",
+		     errno_name(error));
+	if (!refused)
+		*draft = new;
+	return error;
+}
+
+static void act_mprotect(const struct step *step)
+{
+	change_slot(pick_slot(step), step, OP_MPROTECT, change_mprotect);
+}
+
+/* What decides about children; DONTFORK is for good on such mappings. */
+static int change_madvise(struct view *draft, const struct part *piece,
+			  const struct step *step)
+{
+	bool leave_out = one_in(step->r[2], 8);
+	struct view new = *draft;
+	struct part changed = *piece;
+
+	changed.left_out |= leave_out;
+	view_carve(&new, piece->at, piece->length);
+	view_insert(&new, changed);
+	if (madvise(draft->slot->base + piece->at, piece->length,
+		    leave_out ? MADV_DONTFORK : MADV_KEEPONFORK))
+		fail((int)draft->terms.index, -1, "madvise: expected success, saw %s",
+		     errno_name(errno));
+	*draft = new;
+	return 0;
+}
+
+static void act_madvise(const struct step *step)
+{
+	change_slot(pick_slot(step), step, OP_MADVISE, change_madvise);
+}
+
+/* Load from each of its pages, or from one. */
+static void look(struct slot *slot, const struct step *step, bool all)
 {
 	struct view view;
 
 	if (!slot_enter(slot, &view))
 		return;
-	op_begin(OP_LOAD, (int)view.terms.index, -1, (uint64_t)(slot - slots), 1);
-	sweep(&view);
+	op_begin(OP_LOAD, (int)view.terms.index, -1, (uint64_t)(slot - slots), 1 + all);
+	if (all)
+		touch_all(&view);
+	else
+		touch_one(&view, step->r[2], false);
 	op_end(OP_LOAD, (int)view.terms.index, -1, 0);
 	slot_leave(slot);
+}
+
+/*
+ * Every page of a new mapping takes a fault: the race that revoke must win. And
+ * while its entries are there, and the lease may still live, cut it somewhere;
+ * where an entry is of 1 GiB at once, as those are few.
+ */
+static void use_new(struct slot *slot, const struct step *step, bool many)
+{
+	look(slot, step, !many);
+	if (!many && !one_in(step->r[0], 3))
+		return;
+	if (one_in(step->r[1], 2))
+		change_slot(slot, step, OP_MPROTECT, change_mprotect);
+	else
+		change_slot(slot, step, OP_MUNMAP, change_munmap);
+	look(slot, step, true);
 }
 
 /* mmap() of a piece of a lease into a slot that is empty. */
@@ -274,7 +327,10 @@ static int map_piece(const struct held *h, struct view *draft, const struct step
 {
 	const struct terms *terms = &h->terms;
 	struct part all = { .length = terms->nr_pages * PAGE_SIZE };
-	struct part part = pick_piece(&all, step->r[1]);
+	bool many = terms->nr_pages > MANY_PAGES;
+	/* Of many pages mostly all: a huge entry is for a piece as large as it. */
+	struct part part =
+		many && !one_in(step->r[0], 4) ? all : pick_piece(&all, step->r[1]);
 	uint64_t hint = (terms->va_hint + part.page * PAGE_SIZE) % GIB(1);
 	struct moment before, after;
 	void *at;
@@ -282,7 +338,7 @@ static int map_piece(const struct held *h, struct view *draft, const struct step
 
 	/* Where huge entries fit, or, if that does not mean too many small ones, not.
 	 */
-	part.at = terms->nr_pages <= MANY_PAGES && one_in(step->r[2], 3) ?
+	part.at = !many && one_in(step->r[2], 3) ?
 			  (step->r[2] >> 40) % 512 * PAGE_SIZE :
 			  hint;
 	part.prot = terms->access == O_RDWR ? PROT_READ | PROT_WRITE : PROT_READ;
@@ -325,39 +381,18 @@ static bool map_lease(struct held *h, const struct step *step)
 		slot_end(&draft);
 		op_end(OP_MAP, (int)h->terms.index, -1, error);
 		if (!error)
-			sweep_new(slot);
+			use_new(slot, step, h->terms.nr_pages > MANY_PAGES);
 		return true;
 	}
 	return false;
 }
 
-/* Take one from the inbox, if there is room, and map it at once. */
+/* Take one from the inbox and map it at once. */
 static void receive(const struct step *step)
 {
-	struct held *h = NULL;
-	int fd = -1;
+	struct held *h = held_receive(boxes->out[number]);
 
-	pthread_mutex_lock(&held_lock);
-	for (int i = 0; i < NR_HELD && !h; i++)
-		if (held[i].fd < 0)
-			h = &held[i];
-	if (h) {
-		struct terms terms;
-
-		fd = parcel_receive(boxes->out[number], &terms, false);
-		if (fd < 0 && errno != EAGAIN)
-			fail(-1, -1, "receive: expected a lease, saw %s",
-			     errno_name(errno));
-		if (fd >= 0) {
-			h->fd = fd;
-			h->terms = terms;
-			h->users++;
-			op_begin(OP_RECEIVE, (int)terms.index, -1, 0, 0);
-			op_end(OP_RECEIVE, (int)terms.index, -1, 0);
-		}
-	}
-	pthread_mutex_unlock(&held_lock);
-	if (fd < 0)
+	if (!h)
 		return;
 	map_lease(h, step);
 	held_leave(h);
@@ -390,23 +425,6 @@ static void map_wrong(const struct held *h, const struct step *step)
 		     errno_name(want),
 		     at == MAP_FAILED ? errno_name(errno) : "success");
 	op_end(OP_MAP, (int)h->terms.index, -1, want);
-}
-
-/* Unmap all of a slot, which is free then. */
-static void unmap_slot(struct slot *slot)
-{
-	struct view draft;
-	int index;
-
-	if (!slot_begin(slot, &draft, false))
-		return;
-	index = (int)draft.terms.index;
-	op_begin(OP_MUNMAP, index, -1, (uint64_t)(slot - slots), 0);
-	if (munmap(slot->base, SLOT_SIZE))
-		fail(index, -1, "munmap: expected success, saw %s", errno_name(errno));
-	draft.nr_parts = 0;
-	slot_end(&draft);
-	op_end(OP_MUNMAP, index, -1, 0);
 }
 
 static void act_map(const struct step *step)
@@ -458,147 +476,6 @@ static void act_prefault(const struct step *step)
 	held_leave(h);
 }
 
-/* Change a piece of a mapping: change() does it and notes it in the draft. */
-static void act_change(const struct step *step, enum op op,
-		       int (*change)(struct view *draft, const struct part *piece,
-				     const struct step *step))
-{
-	struct slot *slot = pick_slot(step);
-	struct view draft;
-	struct part piece;
-	int index, error;
-
-	if (!slot_begin(slot, &draft, false))
-		return;
-	if (draft.nr_parts + MORE_PARTS > MAX_PARTS) {
-		slot_end(&draft);
-		unmap_slot(slot);
-		return;
-	}
-	index = (int)draft.terms.index;
-	piece = pick_piece(
-		&draft.parts[(step->r[0] >> 32) % (unsigned int)draft.nr_parts],
-		step->r[1]);
-	op_begin(op, index, -1, (uint64_t)(slot - slots), piece.length);
-	error = change(&draft, &piece, step);
-	slot_end(&draft);
-	op_end(op, index, -1, error);
-}
-
-static int change_munmap(struct view *draft, const struct part *piece,
-			 const struct step *step)
-{
-	(void)step;
-	view_carve(draft, piece->at, piece->length);
-	if (munmap(draft->slot->base + piece->at, piece->length))
-		fail((int)draft->terms.index, -1, "munmap: expected success, saw %s",
-		     errno_name(errno));
-	return 0;
-}
-
-static void act_munmap(const struct step *step)
-{
-	if (one_in(step->r[2], 2))
-		unmap_slot(pick_slot(step));
-	else
-		act_change(step, OP_MUNMAP, change_munmap);
-}
-
-/* To the other half of the slot, where the same, smaller, or no huge entry fits. */
-static int change_mremap(struct view *draft, const struct part *piece,
-			 const struct step *step)
-{
-	static const uint64_t offs[] = { 0, MIB(2), PAGE_SIZE, 37 * PAGE_SIZE };
-	bool many = draft->terms.nr_pages > MANY_PAGES;
-	uint64_t half = SLOT_SIZE / 2;
-	uint64_t to = piece->at % half % GIB(1) + offs[step->r[2] % (many ? 2 : 4)] +
-		      (piece->at < half ? half : 0);
-	struct view new = *draft;
-	struct part moved = *piece;
-	char *base = draft->slot->base;
-	void *at;
-
-	if (one_in(step->r[3], 8)) {
-		at = mremap(base + piece->at, piece->length, piece->length + PAGE_SIZE,
-			    MREMAP_MAYMOVE);
-		if (at != MAP_FAILED || errno != EFAULT)
-			fail((int)draft->terms.index, -1,
-			     "mremap that grows: expected EFAULT, saw %s",
-			     at == MAP_FAILED ? errno_name(errno) : "success");
-		return EFAULT;
-	}
-	moved.at = to;
-	view_carve(&new, piece->at, piece->length);
-	view_carve(&new, to, piece->length);
-	view_insert(&new, moved);
-	at = mremap(base + piece->at, piece->length, piece->length,
-		    MREMAP_MAYMOVE | MREMAP_FIXED, base + to);
-	if (at == MAP_FAILED)
-		fail((int)draft->terms.index, -1, "mremap: expected success, saw %s",
-		     errno_name(errno));
-	*draft = new;
-	return 0;
-}
-
-static void act_mremap(const struct step *step)
-{
-	act_change(step, OP_MREMAP, change_mremap);
-}
-
-static int change_mprotect(struct view *draft, const struct part *piece,
-			   const struct step *step)
-{
-	static const int prots[] = { PROT_NONE, PROT_READ, PROT_READ | PROT_WRITE,
-				     PROT_READ | PROT_EXEC };
-	int prot = prots[step->r[2] % 16 ? step->r[2] % 3 : 3];
-	bool refused = prot & PROT_EXEC ||
-		       (prot & PROT_WRITE && draft->terms.access == O_RDONLY);
-	struct view new = *draft;
-	struct part changed = *piece;
-	int error;
-
-	changed.prot = prot;
-	view_carve(&new, piece->at, piece->length);
-	view_insert(&new, changed);
-	error = errno_of(mprotect(draft->slot->base + piece->at, piece->length, prot));
-	if (error != (refused ? EACCES : 0))
-		fail((int)draft->terms.index, -1, "mprotect(%#x): expected %s, saw %s",
-		     (unsigned int)prot, refused ? "EACCES" : "success",
-		     errno_name(error));
-	if (!refused)
-		*draft = new;
-	return error;
-}
-
-static void act_mprotect(const struct step *step)
-{
-	act_change(step, OP_MPROTECT, change_mprotect);
-}
-
-/* What decides about children; DONTFORK is for good on such mappings. */
-static int change_madvise(struct view *draft, const struct part *piece,
-			  const struct step *step)
-{
-	bool leave_out = one_in(step->r[2], 8);
-	struct view new = *draft;
-	struct part changed = *piece;
-
-	changed.left_out |= leave_out;
-	view_carve(&new, piece->at, piece->length);
-	view_insert(&new, changed);
-	if (madvise(draft->slot->base + piece->at, piece->length,
-		    leave_out ? MADV_DONTFORK : MADV_KEEPONFORK))
-		fail((int)draft->terms.index, -1, "madvise: expected success, saw %s",
-		     errno_name(errno));
-	*draft = new;
-	return 0;
-}
-
-static void act_madvise(const struct step *step)
-{
-	act_change(step, OP_MADVISE, change_madvise);
-}
-
 /* --- children ----------------------------------------------------------- */
 
 /* Of what the parent had, a child lacks what was to be left out. */
@@ -630,8 +507,8 @@ __attribute__((noreturn)) static void be_a_child(struct view *views, int nr,
 			continue;
 		op_begin(op, (int)view->terms.index, -1, (uint64_t)(view->slot - slots),
 			 2);
-		hammer(view, step->r[1], store);
-		scatter(view, step->r[2], store);
+		touch_one(view, step->r[1], store);
+		touch_some(view, step->r[2], store);
 		op_end(op, (int)view->terms.index, -1, 0);
 	}
 	_exit(0);
@@ -689,7 +566,12 @@ static void act_pass(const struct step *step)
 
 static void act_close(const struct step *step)
 {
-	held_close(&held[step->r[0] % NR_HELD]);
+	struct held *h = held_enter(step->r[0]);
+
+	if (!h)
+		return;
+	held_leave(h);
+	held_close(h);
 }
 
 /* See that nothing is left of what is dead, then unmap it. */
@@ -704,7 +586,7 @@ static void bury_slot(struct slot *slot)
 	if (dead) {
 		op_begin(OP_LOAD, (int)view.terms.index, -1, (uint64_t)(slot - slots),
 			 3);
-		sweep(&view);
+		touch_all(&view);
 		op_end(OP_LOAD, (int)view.terms.index, -1, 0);
 	}
 	slot_leave(slot);
@@ -732,19 +614,11 @@ static void bury(const struct step *step)
 
 /* --- the threads -------------------------------------------------------- */
 
-static const struct {
-	const char *name;
-	void (*act)(const struct step *step);
-} choices[] = {
-	{ "load", act_load },         { "store", act_store },
-	{ "mmap", act_map },          { "prefault", act_prefault },
-	{ "munmap", act_munmap },     { "mremap", act_mremap },
-	{ "mprotect", act_mprotect }, { "madvise", act_madvise },
-	{ "fork", act_fork },         { "pass", act_pass },
-	{ "close", act_close },
+static void (*const choices[])(const struct step *step) = {
+	act_load,     act_store,   act_map,  act_prefault, act_munmap, act_mremap,
+	act_mprotect, act_madvise, act_fork, act_pass,     act_close,
 };
-const unsigned int lessee_weights[] = { 16, 16, 40, 4, 10, 6, 6, 3, 2, 3, 1 };
-const unsigned int lessee_nr_choices = sizeof(choices) / sizeof(*choices);
+static const unsigned int weights[] = { 16, 16, 40, 4, 10, 6, 6, 3, 2, 3, 1 };
 
 static void *run_thread(void *arg)
 {
@@ -754,12 +628,12 @@ static void *run_thread(void *arg)
 	generation = world->actors[me].generation;
 	numbers = random_of(world->seed, world->phase, me, generation);
 	while (!world->lessees_end) {
-		struct step step =
-			next_step(&numbers, lessee_weights, lessee_nr_choices);
+		struct step step = next_step(&numbers, weights,
+					     sizeof(weights) / sizeof(*weights));
 
 		receive(&step);
 		bury(&step);
-		choices[step.choice].act(&step);
+		choices[step.choice](&step);
 		/* Shows that it gets on, even with nothing to do. */
 		world->actors[me].steps++;
 	}
@@ -778,8 +652,7 @@ void lessee_main(unsigned int which, uint32_t generation, const struct inboxes *
 		fail(-1, -1, "setuid: expected success, saw %s", errno_name(errno));
 	access_prepare();
 	slots_prepare();
-	for (int i = 0; i < NR_HELD; i++)
-		held[i].fd = -1;
+	held_prepare();
 	for (uintptr_t i = 0; i < LESSEE_THREADS; i++) {
 		world->actors[me + i].generation = generation;
 		if (pthread_create(&threads[i], NULL, run_thread, (void *)i))

@@ -14,9 +14,4 @@ __attribute__((noreturn)) void lessee_main(unsigned int number, uint32_t generat
 /* The first of its user ids: it has no privileges. */
 #define LESSEE_UID 2001
 
-/* Print what its threads try first, from the seed alone. */
-extern const char *const lessee_choices[];
-extern const unsigned int lessee_weights[];
-extern const unsigned int lessee_nr_choices;
-
 #endif /* LESSEE_H */

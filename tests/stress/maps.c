@@ -184,9 +184,11 @@ static unsigned int judge(const struct access *access, bool same)
 	if (same && access->part)
 		right = value ==
 			stamp(terms->device, terms_page(terms, page_of(access)));
-	else /* The mapping changed: it is one of the lease's pages. */
+	else if (value) /* The mapping changed: it is one of the lease's pages. */
 		right = value == stamp(terms->device, (uint32_t)value) &&
 			terms_have(terms, (uint32_t)value);
+	else
+		right = terms_have_plain(terms);
 	if (right)
 		return RIGHT;
 	return value == 0 || value == UINT64_MAX ? VANISHED : WRONG;

@@ -129,6 +129,11 @@ static inline uint64_t stamp(uint32_t device, uint32_t page)
 		return 0;
 	return 0x5747a30000000000 | (uint64_t)device << 32 | page;
 }
+/* Whether there is a page without a stamp: only leases of a whole BAR have some. */
+static inline bool terms_have_plain(const struct terms *terms)
+{
+	return terms->nr_pages > STAMPED_PAGES;
+}
 static inline uint64_t mark(const struct terms *terms, unsigned int actor,
 			    uint32_t count)
 {

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: MIT
+/*
+ * held.c - the leases that a lessee has an fd of, shared by its threads.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <pthread.h>
+#include <unistd.h>
+
+#include "held.h"
+#include "parcel.h"
+
+static struct held held[NR_HELD];
+static pthread_mutex_t held_lock = PTHREAD_MUTEX_INITIALIZER;
+
+void held_prepare(void)
+{
+	for (int i = 0; i < NR_HELD; i++)
+		held[i].fd = -1;
+}
+
+struct held *held_enter(uint64_t pick)
+{
+	struct held *h = &held[pick % NR_HELD];
+
+	pthread_mutex_lock(&held_lock);
+	if (h->fd < 0)
+		h = NULL;
+	else
+		h->users++;
+	pthread_mutex_unlock(&held_lock);
+	return h;
+}
+
+void held_leave(struct held *h)
+{
+	pthread_mutex_lock(&held_lock);
+	h->users--;
+	pthread_mutex_unlock(&held_lock);
+}
+
+void held_close(struct held *h)
+{
+	int fd = -1, index;
+
+	pthread_mutex_lock(&held_lock);
+	if (!h->users) {
+		fd = h->fd;
+		h->fd = -1;
+	}
+	index = (int)h->terms.index;
+	pthread_mutex_unlock(&held_lock);
+	if (fd < 0)
+		return;
+	op_begin(OP_CLOSE, index, -1, 0, 0);
+	close(fd);
+	op_end(OP_CLOSE, index, -1, 0);
+}
+
+struct held *held_receive(int inbox)
+{
+	struct held *h = NULL;
+	struct terms terms;
+	int fd;
+
+	pthread_mutex_lock(&held_lock);
+	for (int i = 0; i < NR_HELD && !h; i++)
+		if (held[i].fd < 0)
+			h = &held[i];
+	if (h) {
+		fd = parcel_receive(inbox, &terms, false);
+		if (fd < 0 && errno != EAGAIN)
+			fail(-1, -1, "receive: expected a lease, saw %s",
+			     errno_name(errno));
+		if (fd < 0) {
+			h = NULL;
+		} else {
+			h->fd = fd;
+			h->terms = terms;
+			h->users++;
+			op_begin(OP_RECEIVE, (int)terms.index, -1, 0, 0);
+			op_end(OP_RECEIVE, (int)terms.index, -1, 0);
+		}
+	}
+	pthread_mutex_unlock(&held_lock);
+	return h;
+}
