@@ -336,20 +336,27 @@ static const char *run(const struct test *test)
 	return failure;
 }
 
+/* Seconds from which on it is told how long a test took. */
+#define SLOW 10
+
 static unsigned int passed, failed;
 
 static void run_by(const struct test *test, enum barlease_path path)
 {
+	time_t start = time(NULL), took;
 	const char *failure, *way;
 
 	path_choose(path);
 	failure = run(test);
 	way = path_was_used() && path_is_cdev() ? "/cdev" : "";
+	took = time(NULL) - start;
 	if (failure)
-		printf("FAIL %s%s  %s  [%s]\n", test->name, way, failure,
-		       test->promise);
+		printf("FAIL %s%s  %s  [%s]", test->name, way, failure, test->promise);
 	else
-		printf("ok   %s%s  %s\n", test->name, way, test->promise);
+		printf("ok   %s%s  %s", test->name, way, test->promise);
+	if (took >= SLOW)
+		printf("  (%lld s)", (long long)took);
+	printf("\n");
 	fflush(stdout);
 	failed += failure != NULL;
 	passed += failure == NULL;

@@ -78,7 +78,7 @@ struct storm {
 	unsigned int rounds;
 	char methods[8][16];
 	unsigned int nr_methods;
-	unsigned int done[3]; /* BY_... */
+	unsigned int done[BY_SYSFS + 8]; /* BY_... */
 };
 
 static void write_attribute(const struct storm *storm, const char *name,
@@ -129,7 +129,6 @@ static void reset_once(struct storm *storm, unsigned int way)
 	} else {
 		write_attribute(storm, "reset_method", storm->methods[way - BY_SYSFS]);
 		write_attribute(storm, "reset", "1");
-		way = BY_SYSFS;
 	}
 	storm->done[way]++;
 }
@@ -171,12 +170,21 @@ static void start_storm(struct storm *storm, struct kid *kid,
 	wait_for_loads((size_t)(function - functions));
 }
 
+/* How often each method was taken from sysfs, such as "flr" and "bus". */
+static void note_methods(const struct storm *storms)
+{
+	for (const struct storm *storm = storms; storm < storms + FUNCTIONS; storm++)
+		for (unsigned int i = 0; i < storm->nr_methods; i++)
+			note("%s: %u by sysfs, method %s", storm->dev.bdf,
+			     storm->done[BY_SYSFS + i], storm->methods[i]);
+}
+
 TEST(resets_storm, "all kinds of resets of all devices at once show no lessee a SIGBUS",
      .timeout = 7200)
 {
 	const char *rounds = getenv("ROUNDS");
 	struct storm storms[FUNCTIONS] = { 0 };
-	unsigned int done[3] = { 0 };
+	unsigned int resets = 0, hot = 0;
 	struct kid kids[FUNCTIONS];
 	struct counter waits;
 	uint64_t loads = 0, waited;
@@ -193,8 +201,8 @@ TEST(resets_storm, "all kinds of resets of all devices at once show no lessee a 
 	}
 	for (size_t i = 0; i < FUNCTIONS; i++) {
 		CHECK_EQ(pthread_join(storms[i].thread, NULL), 0);
-		for (int way = 0; way < 3; way++)
-			done[way] += storms[i].done[way];
+		resets += storms[i].done[BY_VFIO];
+		hot += storms[i].done[BY_HOT];
 	}
 	waited = counter_stop(&waits);
 	shared->stop = true;
@@ -202,9 +210,9 @@ TEST(resets_storm, "all kinds of resets of all devices at once show no lessee a 
 		kid_join(&kids[i]);
 		loads += shared->loads[i];
 	}
-	note("%u resets by VFIO, %u hot resets, %u by sysfs; %llu faults, of which %llu waited",
-	     done[BY_VFIO], done[BY_HOT], done[BY_SYSFS], (unsigned long long)loads,
-	     (unsigned long long)waited);
+	note("%u resets by VFIO, %u hot resets; %llu faults, of which %llu waited",
+	     resets, hot, (unsigned long long)loads, (unsigned long long)waited);
+	note_methods(storms);
 	/* In those from sysfs alone, and not in each when there is little CPU. */
 	CHECK(waited);
 }
