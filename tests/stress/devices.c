@@ -205,7 +205,7 @@ static int open_fds(struct lessor_device *device)
 
 /*
  * With a device that is new to the kernel, this races the kernel's own search
- * for a driver, ours or another: so try again.
+ * for a driver, ours or another, which holds the device's lock: so try again.
  */
 static void bind_and_open(struct lessor_device *device)
 {
@@ -217,7 +217,8 @@ static void bind_and_open(struct lessor_device *device)
 		error = errno_of(barlease_device_bind(device->bdf, BARLEASE_DRIVER));
 		if (!error)
 			error = open_fds(device);
-	} while ((error == ENODEV || error == ENOENT) && tries++ < 2000);
+	} while ((error == ENODEV || error == ENOENT || error == EAGAIN) &&
+		 tries++ < 2000);
 	must(device, "bind and open", error);
 }
 
