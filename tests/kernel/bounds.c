@@ -56,7 +56,7 @@ static double longer(double a, double b)
 }
 
 /* A cgroup for the lessee, which joins it by enter_group(). */
-static void make_group(const char *file, const char *limit)
+static void make_group(void)
 {
 	write_file("/sys/fs/cgroup/cgroup.subtree_control", "+cpu +memory");
 	/* A test that failed before may have left it. */
@@ -66,8 +66,6 @@ static void make_group(const char *file, const char *limit)
 			CHECK_EQ(errno, EBUSY);
 	}
 	CHECK_OK(mkdir(GROUP, 0700));
-	if (file)
-		write_file(file, limit);
 }
 
 static void enter_group(void)
@@ -147,8 +145,11 @@ struct longest {
 	double revoke, reset;
 };
 
-/* The longest of ROUNDS revokes and of as many resets while a lessee faults. */
-static struct longest measure(bool grouped, void (*burden)(void))
+/*
+ * The longest of ROUNDS revokes and of as many resets while a lessee faults. cpu
+ * is its CPU limit, for one who is grouped; it would take long to begin with it.
+ */
+static struct longest measure(bool grouped, void (*burden)(void), const char *cpu)
 {
 	struct barlease_device dev = open_device(RAM_DEVICE);
 	struct lessee *lessee = CHECK_MAP(mmap(NULL, sizeof(*lessee), READ_WRITE,
@@ -165,6 +166,8 @@ static struct longest measure(bool grouped, void (*burden)(void))
 	kid = kid_start(be_lessee, lessee);
 	while (!lessee->entered)
 		usleep(1000);
+	if (cpu)
+		write_file(GROUP "/cpu.max", cpu);
 	for (int i = 0; i < ROUNDS; i++) {
 		double start;
 
@@ -180,7 +183,7 @@ static struct longest measure(bool grouped, void (*burden)(void))
 	/* It did fault in between, or nothing was measured. */
 	CHECK(went_on);
 	lessee->over = true;
-	if (grouped)
+	if (cpu)
 		write_file(GROUP "/cpu.max", UNLIMITED);
 	kid_join(&kid);
 	CHECK_OK(munmap(lessee, sizeof(*lessee)));
@@ -200,10 +203,10 @@ TEST(bounds_throttled,
      "a lessee with 1 ms of CPU a second holds up a revoke for some seconds at most",
      .timeout = 600)
 {
-	struct longest quiet = measure(false, NULL), hostile;
+	struct longest quiet = measure(false, NULL, NULL), hostile;
 
-	make_group(GROUP "/cpu.max", THROTTLED);
-	hostile = measure(true, NULL);
+	make_group();
+	hostile = measure(true, NULL, THROTTLED);
 	CHECK_OK(rmdir(GROUP));
 	compare("throttled", hostile, quiet);
 	CHECK(hostile.revoke < quiet.revoke + PERIODS);
@@ -249,11 +252,12 @@ TEST(bounds_memory,
      .timeout = 600)
 {
 	enum { RATIO = 50 };
-	struct longest quiet = measure(false, NULL), hostile;
+	struct longest quiet = measure(false, NULL, NULL), hostile;
 	uint64_t reclaimed;
 
-	make_group(GROUP "/memory.max", "8M");
-	hostile = measure(true, start_churning);
+	make_group();
+	write_file(GROUP "/memory.max", "8M");
+	hostile = measure(true, start_churning, NULL);
 	reclaimed = amount(GROUP "/memory.stat", "\npgscan ");
 	CHECK_OK(rmdir(GROUP));
 	compare("at its limit", hostile, quiet);
@@ -395,7 +399,7 @@ TEST(bounds_forks,
 	struct kid kid, fellow;
 
 	forker->fd = lease(&dev, RAM_BAR, 0, PAGE_SIZE);
-	make_group(NULL, NULL);
+	make_group();
 	kid = kid_start(be_forker, forker);
 	fellow = kid_start(be_fellow, forker);
 	hear(kid.sock);
@@ -447,7 +451,7 @@ TEST(bounds_accounted, "what a lessee's mappings take is charged to its cgroup",
 	uint64_t free_before, free_after, charged;
 	struct kid kid;
 
-	make_group(NULL, NULL);
+	make_group();
 	free_before = amount("/proc/meminfo", "MemAvailable:") * 1024;
 	kid = kid_start(map_in_group, &fd);
 	hear(kid.sock);
