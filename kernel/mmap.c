@@ -102,7 +102,7 @@ static vm_fault_t map_pmd(struct vm_fault *vmf, const struct barlease_run *run)
 	return vmf_insert_pfn_pmd(vmf, barlease_pfn(run->pfn), write);
 }
 
-/* Only mremap() brings entries of small pages to where a leaf belongs. */
+/* Only mremap() brings a page table to where a leaf belongs. */
 static bool pmd_is_table(struct vm_fault *vmf)
 {
 	pmd_t pmd = pmdp_get_lockless(vmf->pmd);
@@ -363,8 +363,10 @@ static void zap_moved(struct vm_area_struct *copy)
  * revoke can miss one. VM_WIPEONFORK makes it copy none; where a lessee took
  * that flag away the parent's VMA is zapped, so there is nothing to copy.
  *
- * mremap moves a 1 GiB entry without flushing the TLB. Which VMA it moves is not
- * said; it is one of this process's of the lease.
+ * mremap clears a leaf at its old place and sets it at the new one, and no lock
+ * that a zap takes is held over both: a revoke that looks at the two in between
+ * misses it. Nor does it flush the TLB for 1 GiB. So it finds nothing to move.
+ * Which VMA it moves is not said; it is one of this process's of the lease.
  *
  * None of this walks what others have mapped, nor takes a lock of ours: that
  * takes as long as the scheduler lets the lessee take, and the lessor would wait.
@@ -379,7 +381,7 @@ static void lease_open(struct vm_area_struct *vma)
 		mmap_assert_write_locked(current->mm);
 		if (!(vma->vm_flags & VM_WIPEONFORK))
 			zap_mapping(vma_lookup(current->mm, vma->vm_start));
-	} else if (huge_pud && !there) {
+	} else if (!there) {
 		zap_moved(vma);
 	}
 }

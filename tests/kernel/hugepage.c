@@ -241,7 +241,8 @@ static void await_tries(const struct wanderer *wanderer)
 
 /*
  * The thread stays where the mapping was. Its TLB may hold the entry that
- * mremap took away; after the revoke no store may use it.
+ * mremap took away; after the revoke no store may use it. Nor may mremap have
+ * moved the entry: while it does, a revoke can miss it.
  */
 static void mremap_under_stores(uint32_t level)
 {
@@ -265,6 +266,7 @@ static void mremap_under_stores(uint32_t level)
 		CHECK_EQ(page_entry(huge.at).level, level);
 		CHECK(mremap(huge.at, RAM_SIZE, RAM_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED,
 			     room) == room);
+		CHECK_EQ(page_entry(room).level, PTWALK_NONE);
 		/* Every other round with nothing in between. */
 		if (round % 2)
 			CHECK_PAGE(room, 0);
