@@ -204,11 +204,15 @@ TEST(bounds_throttled,
      .timeout = 600)
 {
 	struct longest quiet = measure(false, NULL, NULL), hostile;
+	uint64_t throttled;
 
 	make_group();
 	hostile = measure(true, NULL, THROTTLED);
+	throttled = amount(GROUP "/cpu.stat", "\nnr_throttled ");
 	CHECK_OK(rmdir(GROUP));
 	compare("throttled", hostile, quiet);
+	CHECK_THAT(throttled,
+		   "expected a lessee out of CPU time, saw it never throttled");
 	CHECK(hostile.revoke < quiet.revoke + PERIODS);
 	CHECK(hostile.reset < quiet.reset + PERIODS);
 }

@@ -218,7 +218,7 @@ static void bind_and_open(struct lessor_device *device)
 		if (!error)
 			error = open_fds(device);
 	} while ((error == ENODEV || error == ENOENT || error == EAGAIN) &&
-		 tries++ < 2000);
+		 tries++ < 2000 * (int)world->slowness);
 	must(device, "bind and open", error);
 }
 

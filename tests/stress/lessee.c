@@ -46,22 +46,24 @@ static bool is_dead(const struct terms *terms)
 	return oracle_dead(terms->id, moment(terms));
 }
 
-/* The one that is aimed at, else rather one that lives: most are dead. */
+/*
+ * The one that is aimed at, else one that lives. Most are dead: they are used now
+ * and then, as what they may answer is soon tried.
+ */
 static struct held *pick_held(const struct step *step)
 {
-	bool choosy = !one_in(step->r[2], 4);
 	int aimed = aim(step);
 
 	for (uint64_t i = 0; i < NR_HELD; i++) {
 		struct held *h = held_enter(step->r[0] + i);
 
-		if (h && (aimed >= 0 ? (int)h->terms.index == aimed :
-				       choosy && !is_dead(&h->terms)))
+		if (h &&
+		    (aimed >= 0 ? (int)h->terms.index == aimed : !is_dead(&h->terms)))
 			return h;
 		if (h)
 			held_leave(h);
 	}
-	return held_enter(step->r[0]);
+	return one_in(step->r[2], 16) ? held_enter(step->r[0]) : NULL;
 }
 
 /* The slot itself may be read without its lock, where a wrong guess is harmless. */
@@ -394,7 +396,8 @@ static void receive(const struct step *step)
 
 	if (!h)
 		return;
-	map_lease(h, step);
+	if (!is_dead(&h->terms) || one_in(step->r[2], 16))
+		map_lease(h, step);
 	held_leave(h);
 }
 
@@ -533,12 +536,12 @@ static void act_fork(const struct step *step)
 	pid = fork();
 	if (!pid)
 		be_a_child(views, nr, step);
+	op_end(OP_FORK, index, -1, 0);
 	if (pid < 0)
 		fail(-1, -1, "fork: expected success, saw %s", errno_name(errno));
 	if (waitpid(pid, &status, 0) != pid || status)
 		fail(index, -1, "a child: expected it to return, saw status %#x",
 		     (unsigned int)status);
-	op_end(OP_FORK, index, -1, 0);
 }
 
 /* --- fds ---------------------------------------------------------------- */
@@ -604,7 +607,7 @@ static void bury(const struct step *step)
 	if (h) {
 		bool dead = is_dead(&h->terms);
 
-		if (dead && one_in(step->r[2], 4))
+		if (dead && one_in(step->r[2], 16))
 			map_lease(h, step);
 		held_leave(h);
 		if (dead && one_in(step->r[3], 2))

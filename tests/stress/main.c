@@ -30,7 +30,8 @@ enum {
 	PHASE_SECONDS = 15,
 	HANG_SECONDS = 60,
 	MIN_OVERLAPPING = 10, /* percent */
-	AFTERMATH_MS = 200,   /* lessees go on, when the lessor is gone */
+	ENOUGH_TRIES = 10,
+	AFTERMATH_MS = 200, /* lessees go on, when the lessor is gone */
 };
 
 static struct inboxes boxes;
@@ -104,7 +105,7 @@ static unsigned int count_leases(void)
 /* With nobody left, nothing is; a worker of the kernel may be the last to let go. */
 static void unload(void)
 {
-	double deadline = now() + 20;
+	double deadline = now() + 20 * world->slowness;
 	unsigned int leases;
 
 	while ((leases = count_leases()) && now() < deadline)
@@ -142,28 +143,6 @@ static void start_lessee(unsigned int i)
 	setpgid(lessees[i], lessees[i]);
 }
 
-static void reap_group(unsigned int i)
-{
-	while (waitpid(-lessees[i], NULL, 0) > 0)
-		;
-	for (unsigned int thread = 0; thread < LESSEE_THREADS; thread++) {
-		actor_gone(ACTOR_LESSEE + i * LESSEE_THREADS + thread);
-		actor_gone(ACTOR_CHILD + i * LESSEE_THREADS + thread);
-	}
-}
-
-/* With its children, who are our own once it is dead. */
-static void kill_lessee(unsigned int i)
-{
-	me = ACTOR_KILLER;
-	op_begin(OP_KILL, -1, -1, i, 0);
-	kill(-lessees[i], SIGKILL);
-	reap_group(i);
-	op_end(OP_KILL, -1, -1, 0);
-	generations[i]++;
-	start_lessee(i);
-}
-
 static void end_all(void)
 {
 	if (lessor)
@@ -180,6 +159,10 @@ __attribute__((noreturn)) static void give_up(void)
 	/* Who is the first to fail may still be writing why. */
 	for (int i = 0; i < 1000 && !world->failure_told; i++)
 		pause_us(1000);
+	if (!world->failure_told)
+		snprintf(
+			world->failure, sizeof(world->failure),
+			"a process found a failure and was killed before it told which");
 	report_failure();
 	end_all();
 	report_counts();
@@ -230,12 +213,40 @@ static void check_progress(void)
 		if (steps != last[i] || !since[i] || !world->actors[i].op) {
 			last[i] = steps;
 			since[i] = time;
-		} else if (time - since[i] > HANG_SECONDS) {
+		} else if (time - since[i] > HANG_SECONDS * world->slowness) {
 			report_stacks();
 			give_up_for("%s hangs in %s", actor_name(i, name),
 				    op_name((enum op)(world->actors[i].op - 1)));
 		}
 	}
+}
+
+/* Who found something wrong just before it was killed is heard. */
+static void reap_group(unsigned int i)
+{
+	int status;
+
+	while (waitpid(-lessees[i], &status, 0) > 0)
+		if (status && !(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL))
+			give_up_for(
+				"a lessee ended with status %#x before it was killed",
+				(unsigned int)status);
+	for (unsigned int thread = 0; thread < LESSEE_THREADS; thread++) {
+		actor_gone(ACTOR_LESSEE + i * LESSEE_THREADS + thread);
+		actor_gone(ACTOR_CHILD + i * LESSEE_THREADS + thread);
+	}
+}
+
+/* With its children, who are our own once it is dead. */
+static void kill_lessee(unsigned int i)
+{
+	me = ACTOR_KILLER;
+	op_begin(OP_KILL, -1, -1, i, 0);
+	kill(-lessees[i], SIGKILL);
+	reap_group(i);
+	op_end(OP_KILL, -1, -1, 0);
+	generations[i]++;
+	start_lessee(i);
 }
 
 static void watch(void)
@@ -340,6 +351,16 @@ static void run_phase(uint32_t phase, double seconds)
 	unload();
 }
 
+/* What never works proves nothing. */
+static void check_successes(void)
+{
+	for (enum op op = 0; op < NR_OPS; op++)
+		if (report_count(op) >= ENOUGH_TRIES && !world->outcomes[op][0])
+			give_up_for("%s: expected a success, saw none in %" PRIu64
+				    " tries",
+				    op_name(op), report_count(op));
+}
+
 static uint64_t number(const char *text, const char *what)
 {
 	char *end;
@@ -396,6 +417,9 @@ int main(int argc, char **argv)
 	if (!access(PREEMPTION, F_OK))
 		write_text(PREEMPTION, "full");
 	world_create(seed);
+	if (getenv("BARLEASE_SLOWNESS"))
+		world->slowness = (unsigned int)number(getenv("BARLEASE_SLOWNESS"),
+						       "BARLEASE_SLOWNESS");
 	started = now();
 	printf("seed %" PRIu64 ", %" PRIu64 " s\n", seed, duration);
 	phases = duration / PHASE_SECONDS > 2 ? duration / PHASE_SECONDS : 2;
@@ -403,6 +427,10 @@ int main(int argc, char **argv)
 		run_phase((uint32_t)phase, (double)duration / (double)phases);
 
 	report_counts();
+	if (atomic_flag_test_and_set(&world->failed))
+		give_up();
+	atomic_flag_clear(&world->failed);
+	check_successes();
 	if (report_overlapping() < MIN_OVERLAPPING)
 		give_up_for(
 			"expected at least %d %% of the operations to overlap, saw %u %%",

@@ -34,7 +34,7 @@ const char *actor_name(unsigned int actor, char text[ACTOR_NAME])
 	return text;
 }
 
-static uint64_t count(enum op op)
+uint64_t report_count(enum op op)
 {
 	uint64_t sum = 0;
 
@@ -48,7 +48,7 @@ uint64_t report_operations(void)
 	uint64_t sum = 0;
 
 	for (int op = 0; op < NR_OPS; op++)
-		sum += count((enum op)op);
+		sum += report_count((enum op)op);
 	return sum;
 }
 
@@ -77,7 +77,7 @@ void report_counts(void)
 	printf("%-14s %9s %11s %8s %9s  outcomes\n", "operation", "times",
 	       "overlapping", "mean us", "longest");
 	for (int op = 0; op < NR_OPS; op++) {
-		uint64_t sum = count((enum op)op);
+		uint64_t sum = report_count((enum op)op);
 
 		if (!sum)
 			continue;

@@ -9,6 +9,7 @@
 
 /* The table of operations and outcomes; then the last line. */
 void report_counts(void);
+uint64_t report_count(enum op op);
 uint64_t report_operations(void);
 /* In percent, of all operations. */
 unsigned int report_overlapping(void);

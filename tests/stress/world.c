@@ -86,6 +86,7 @@ void world_create(uint64_t seed)
 		exit(2);
 	}
 	world->seed = seed;
+	world->slowness = 1;
 }
 
 void world_reset(uint32_t phase)
@@ -176,6 +177,11 @@ static bool meet(int lease)
 	return met;
 }
 
+static bool has_life(uint64_t word)
+{
+	return lease_state(word) == LEASE_LIVE || lease_state(word) == LEASE_REVOKING;
+}
+
 void op_begin(enum op op, int lease, int device, uint64_t detail, uint64_t more)
 {
 	struct actor_state *actor = &world->actors[me];
@@ -183,7 +189,8 @@ void op_begin(enum op op, int lease, int device, uint64_t detail, uint64_t more)
 	actor->steps++;
 	actor->op = op + 1;
 	actor->began_us = now_us();
-	if (lease >= 0) {
+	/* Calls on a lease that is dead overlap all the time, and race with nothing. */
+	if (lease >= 0 && has_life(world->leases[lease].word)) {
 		uint32_t doing = (uint32_t)actor->steps << 8 | (uint32_t)(lease + 1);
 
 		actor->doing = doing;
@@ -203,7 +210,7 @@ void op_end(enum op op, int lease, int device, int outcome)
 	/* Two that both are the longest race harmlessly. */
 	if (took > world->longest_us[op])
 		world->longest_us[op] = took;
-	if (lease >= 0 && actor->met == actor->doing)
+	if (actor->doing && actor->met == actor->doing)
 		world->overlapped[op]++;
 	actor->doing = 0;
 	actor->op = 0;

@@ -178,6 +178,7 @@ enum { NR_ERRNOS = 134 };
 
 struct world {
 	uint64_t seed;
+	unsigned int slowness; /* of the kernel, against a stock one */
 	uint32_t phase;
 	uint32_t renewed; /* times that a device was put back, see plug.c */
 	_Atomic uint64_t ticks;
