@@ -61,7 +61,7 @@ TEST(export_random, "random exports succeed if and only if the table says so")
 	struct barlease_device dev = open_device(RAM_DEVICE);
 	unsigned int fds = count_fds(), good = 0;
 
-	for (int round = 0; round < ROUNDS; round++) {
+	for (int round = 0; round < (int)rounds(ROUNDS); round++) {
 		uint32_t count = 1 + random_word() % MOST;
 		range_t ranges[MOST];
 		bool all_fit = true;
@@ -101,7 +101,7 @@ TEST(feature_random, "random feature calls harm nothing and leak nothing")
 	} call;
 	int fd = lease(&dev, RAM_BAR, 0, MIB(4));
 
-	for (int round = 0; round < ROUNDS; round++) {
+	for (int round = 0; round < (int)rounds(ROUNDS); round++) {
 		int result;
 
 		for (int i = 0; i < SIZE / 8; i++)

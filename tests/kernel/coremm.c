@@ -113,11 +113,11 @@ static void toggle_thp(void)
 	toucher.lease = lease(&dev, RAM_BAR, 0, toucher.size);
 	for (int i = 0; i < TOUCHERS; i++)
 		CHECK_EQ(pthread_create(&threads[i], NULL, touch_rounds, &toucher), 0);
-	while (toucher.rounds < ROUNDS) {
+	while (toucher.rounds < rounds(ROUNDS)) {
 		CHECK_OK(prctl(PR_SET_THP_DISABLE, toggles++ % 2, 0, 0, 0));
 		sched_yield();
 	}
-	CHECK(toggles > ROUNDS / 4);
+	CHECK(toggles > rounds(ROUNDS) / 4);
 	toucher.stop = true;
 	for (int i = 0; i < TOUCHERS; i++)
 		pthread_join(threads[i], NULL);
@@ -167,7 +167,7 @@ TEST(thp_disabled_race,
 	fd = lease(&dev, RAM_BAR, 0, racer.size);
 	CHECK_OK(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0));
 	CHECK_EQ(pthread_create(&thread, NULL, race_blocks, &racer), 0);
-	for (uint32_t round = 1; round <= ROUNDS; round++) {
+	for (uint32_t round = 1; round <= rounds(ROUNDS); round++) {
 		racer.at = map_at(fd, 0, racer.size, READ_WRITE, 0);
 		racer.wanted = round;
 		CHECK_OK(abi_prefault(fd));

@@ -205,6 +205,11 @@ uint64_t random_word(void)
 	return word ^ (word >> 31);
 }
 
+uint32_t rounds(uint32_t count)
+{
+	return count / (uint32_t)slowness;
+}
+
 bool ran_for(int seconds)
 {
 	struct timespec now;

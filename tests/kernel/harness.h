@@ -103,6 +103,8 @@ int receive_fd(int sock);
 
 /* For loops of many rounds, so that a slow host ends them in time as well. */
 bool ran_for(int seconds);
+/* How many of them to do: fewer under a kernel that is slow. */
+uint32_t rounds(uint32_t count);
 
 /* Seeded once a run; the seed is printed, and --seed N repeats it. */
 uint64_t random_word(void);

@@ -255,7 +255,7 @@ static void mremap_under_stores(uint32_t level)
 
 	wanderer.at = &seen;
 	CHECK_EQ(pthread_create(&thread, NULL, wander, &wanderer), 0);
-	for (int round = 0; round < ROUNDS; round++) {
+	for (int round = 0; round < (int)rounds(ROUNDS); round++) {
 		char *room = map_at(huge.dev.device_fd, huge.dev.bars[RAM_BAR].offset,
 				    RAM_SIZE, PROT_NONE, 0);
 

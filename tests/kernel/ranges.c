@@ -166,7 +166,7 @@ TEST(ranges_random, "random layouts show each page in its place")
 	range_t ranges[MOST];
 
 	stamp_pages(&dev);
-	for (int round = 0; round < ROUNDS; round++) {
+	for (int round = 0; round < (int)rounds(ROUNDS); round++) {
 		uint32_t count = 1 + random_word() % MOST;
 		uint64_t next = 0;
 

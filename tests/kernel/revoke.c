@@ -168,7 +168,7 @@ TEST(revoke_races_faults, "a fault that races REVOKE leaves no page behind",
 	uint32_t value, midway = 0;
 
 	CHECK_EQ(pthread_create(&thread, NULL, touch_thread, &storer), 0);
-	for (uint32_t round = 1; round <= ROUNDS; round++) {
+	for (uint32_t round = 1; round <= rounds(ROUNDS); round++) {
 		int fd = lease(&dev, RAM_BAR, 0, size);
 		char *at = map_at(fd, 0, size, PROT_READ, KIB(4));
 		uint64_t wait = random_word() % BLOCKS, made;
@@ -189,7 +189,7 @@ TEST(revoke_races_faults, "a fault that races REVOKE leaves no page behind",
 		close(fd);
 	}
 	/* Or else it was no race. */
-	CHECK(midway > ROUNDS / 10);
+	CHECK(midway > rounds(ROUNDS) / 10);
 }
 
 TEST(revoke_spares_readers, "lessees read on while leases of the same page are revoked")
@@ -203,7 +203,7 @@ TEST(revoke_spares_readers, "lessees read on while leases of the same page are r
 
 	for (int i = 0; i < 2; i++)
 		made[i] = faults(&dev, leases[i]);
-	for (int round = 0; round < ROUNDS; round++) {
+	for (int round = 0; round < (int)rounds(ROUNDS); round++) {
 		int fd = lease(&dev, RAM_BAR, 0, MIB(2));
 		char *at = map(fd, 0, MIB(2), PROT_READ);
 
