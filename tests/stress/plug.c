@@ -66,25 +66,44 @@ static void find_port(const char *bdf)
 	slot_plain = read_port(express + PCI_EXP_SLTCTL);
 }
 
-/* Tell the monitor, and wait until it has done so. */
-static void tell(const char *command, const char *what, const char *end)
-{
-	char *line = NULL;
-	size_t room = 0;
-	bool answered = false;
+/* Commands for the monitor. */
+struct batch {
+	FILE *file;
+	char *text;
+	size_t size;
+	unsigned int commands;
+};
 
-	dprintf(monitor,
+static void add(struct batch *batch, const char *command, const char *what,
+		const char *end)
+{
+	fprintf(batch->file,
 		"{\"execute\": \"human-monitor-command\", \"id\": \"stress\", "
 		"\"arguments\": {\"command-line\": \"%s%s%s\"}}\n",
 		command, what, end);
-	/* Between, QEMU tells what else happens. */
-	while (!answered) {
+	batch->commands++;
+}
+
+/* Send all at once, and wait until they are done. */
+static void tell(struct batch *batch)
+{
+	char *line = NULL;
+	size_t room = 0;
+
+	check(!fclose(batch->file), "composing commands for QEMU");
+	check(write(monitor, batch->text, batch->size) == (ssize_t)batch->size,
+	      "writing to QEMU's monitor");
+	/* Between the answers QEMU tells what else happens. */
+	while (batch->commands) {
 		check(getline(&line, &room, answers) > 0, "reading QEMU's answer");
-		answered = strstr(line, "\"id\": \"stress\"");
+		if (!strstr(line, "\"id\": \"stress\""))
+			continue;
+		if (!strstr(line, "\"return\": \"\""))
+			fail(-1, PLUG, "putting a device back: QEMU says %s", line);
+		batch->commands--;
 	}
-	if (!strstr(line, "\"return\": \"\""))
-		fail(-1, PLUG, "%s%s%s: QEMU says %s", command, what, end, line);
 	free(line);
+	free(batch->text);
 }
 
 void plug_prepare(const char *bdf)
@@ -121,35 +140,46 @@ static const char *suffix(unsigned int time, char text[16])
 }
 
 /* One of the commands that made what was in the slot; @ makes a name new. */
-static void renew(char *command)
+static void renew(struct batch *batch, char *command)
 {
 	char *at = strchr(command, '@'), *id = strstr(command, "id="), number[16];
 
 	check(at, "finding an @ in " SLOTS);
 	*at = '\0';
 	if (!strncmp(command, "object_add", strlen("object_add")) && id)
-		tell("object_del ", id + strlen("id="),
-		     suffix(world->renewed - 1, number));
-	tell(command, suffix(world->renewed, number), at + 1);
+		add(batch, "object_del ", id + strlen("id="),
+		    suffix(world->renewed - 1, number));
+	add(batch, command, suffix(world->renewed, number), at + 1);
 }
 
 void plug_put_back(void)
 {
 	const uint16_t off = PCI_EXP_SLTCTL_PWR_OFF | PCI_EXP_SLTCTL_PWR_IND_OFF;
-	char line[512];
 	FILE *slots = fopen(SLOTS, "re");
+	struct batch batch = { 0 };
+	char line[512];
 
 	/* Until it has switched the slot off, the kernel would drop a new card. */
 	while ((read_port(express + PCI_EXP_SLTCTL) & off) != off)
 		pause_us(5000);
 	check(slots, SLOTS);
+	batch.file = open_memstream(&batch.text, &batch.size);
+	check(batch.file, "open_memstream");
 	world->renewed++;
+	/*
+	 * QEMU puts it in by its main thread. What a virtual CPU writes to its
+	 * interrupt controller in that moment can be lost, and with it the whole VM
+	 * (docs/testing.md): they are stopped meanwhile, we with them.
+	 */
+	add(&batch, "stop", "", "");
 	while (fgets(line, sizeof(line), slots)) {
 		char *command = strchr(line, ' ');
 
 		line[strcspn(line, "\n")] = '\0';
 		if (command && (unsigned int)atoi(line) == slot)
-			renew(command + 1);
+			renew(&batch, command + 1);
 	}
 	fclose(slots);
+	add(&batch, "cont", "", "");
+	tell(&batch);
 }
