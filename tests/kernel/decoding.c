@@ -40,7 +40,7 @@ static void off_and_on(enum device_kind kind, uint32_t bar, switch_fn *turn)
 			  lease(&dev, bar, 0, PAGE_SIZE) };
 	struct readers readers = readers_start(leases, 2, BLK_STEADY);
 
-	for (int round = 0; round < ROUNDS; round++) {
+	for (int round = 0; round < (int)rounds(ROUNDS); round++) {
 		uint64_t works, sigbus = readers_count_sigbus(&readers);
 
 		readers_wait_works(&readers);

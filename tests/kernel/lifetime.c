@@ -90,7 +90,7 @@ TEST(life_close, "closing the device ends each access of lessees, reopening none
 {
 	enum { ROUNDS = 20 };
 
-	for (int round = 0; round < ROUNDS; round++) {
+	for (int round = 0; round < (int)rounds(ROUNDS); round++) {
 		struct barlease_device dev = open_device(RAM_DEVICE);
 		int leases[2] = { lease(&dev, RAM_BAR, 0, MIB(2)),
 				  lease(&dev, RAM_BAR, PAGE_SIZE, PAGE_SIZE) };
