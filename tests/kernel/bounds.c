@@ -310,13 +310,9 @@ static struct longest measure_mappings(unsigned int count)
 	int fd = lease(&dev, RAM_BAR, 0, PAGE_SIZE);
 	char *block = map_often(fd, count);
 	struct longest longest;
-	double start, reset;
 
-	start = seconds();
-	CHECK_OK(barlease_device_reset(&dev));
-	reset = seconds();
-	CHECK_OK(abi_revoke(dev.device_fd, fd));
-	longest = (struct longest){ seconds() - reset, reset - start };
+	longest.reset = time_reset(&dev);
+	longest.revoke = time_revoke(&dev, fd);
 	CHECK_OK(munmap(block, count * PAGE_SIZE));
 	barlease_device_close(&dev);
 	return longest;
