@@ -47,6 +47,10 @@ stress-bugs:  ## see that a short stress finds each bug of tests/stress/bugs: DU
 	@$(MAKE) --no-print-directory module user
 	@tests/stress/bugs/run
 
+fuzz:  ## fuzz kernel/ranges.c on the host: DURATION seconds (300), SEED
+	@packaging/deps --fuzz --kernel $(KERNEL)
+	@tests/fuzz/fuzz run $(or $(DURATION),300) $(SEED)
+
 lint:  ## check the form of the sources
 	@tests/lint
 
@@ -61,4 +65,4 @@ clean:  ## remove what was built
 distclean-cache:  ## remove the downloaded kernels and the logs of failed runs
 	rm -rf "$(CACHE)" 2>/dev/null || vm/as-root rm -rf --one-file-system "$(CACHE)"
 
-.PHONY: all help module test-module user demo check stress stress-bugs lint deps clean distclean-cache
+.PHONY: all help module test-module user demo check stress stress-bugs fuzz lint deps clean distclean-cache
