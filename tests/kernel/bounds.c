@@ -264,8 +264,9 @@ static void start_churning(void)
 	static int fd;
 	pthread_t thread;
 
-	CHECK_THAT(path && *path,
-		   "expected tests/kernel/run to find QEMU, whose file is large");
+	CHECK_THAT(
+		path && *path,
+		"expected tests/kernel/run to find the compiler, whose file is large");
 	fd = (int)CHECK_OK(open(path, O_RDONLY | O_CLOEXEC));
 	read_file_once(fd);
 	CHECK_EQ(pthread_create(&thread, NULL, churn_cache, &fd), 0);

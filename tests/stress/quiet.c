@@ -44,7 +44,6 @@ static void hold(int fd, const struct terms *terms)
 		dead = oracle_dead(terms->id, moment(terms));
 		for (uint32_t page = 0; page < terms->nr_pages; page++)
 			check_load(&view, page * PAGE_SIZE);
-		yield_cpu();
 		world->sweeps++;
 		world->actors[me].steps++;
 		sched_yield();

@@ -26,7 +26,6 @@ static void load_or_store(const struct view *view, uint64_t at, bool store)
 		check_store(view, at, ++stores);
 	else
 		check_load(view, at);
-	yield_cpu();
 }
 
 void touch_one(const struct view *view, uint64_t r, bool store)

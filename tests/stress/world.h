@@ -263,11 +263,6 @@ const char *errno_name(int error);
 
 /* Wait a while that no scheduler sees: about a nanosecond a turn. */
 void spin(uint64_t turns);
-/* Where QEMU runs one virtual CPU at a time, let it run another now. */
-static inline void yield_cpu(void)
-{
-	__builtin_ia32_pause();
-}
 uint64_t now_us(void);
 /* Sleep. */
 void pause_us(uint64_t us);
