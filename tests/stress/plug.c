@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <limits.h>
 #include <linux/pci_regs.h>
 #include <stdio.h>
@@ -23,7 +24,8 @@ static off_t express;       /* its PCI Express capability */
 static uint16_t slot_plain; /* its Slot Control, as the kernel left it */
 static unsigned int slot;   /* its number */
 static int monitor = -1;
-static FILE *answers; /* the monitor's */
+static FILE *answers;   /* the monitor's */
+static int handlers[8]; /* stacks of the kernel's threads for ports, -1 behind */
 
 static void check(bool good, const char *what)
 {
@@ -106,9 +108,56 @@ static void tell(struct batch *batch)
 	free(batch->text);
 }
 
+/* What the kernel does about a port's events a thread of its own does. */
+static void find_handlers(void)
+{
+	size_t count = 0;
+	glob_t found;
+
+	check(!glob("/proc/[0-9]*/comm", 0, NULL, &found), "listing /proc");
+	for (size_t i = 0; i < found.gl_pathc; i++) {
+		FILE *comm = fopen(found.gl_pathv[i], "re");
+		char name[32] = "", path[64];
+		int number, end = 0;
+
+		/* Processes come and go. */
+		if (!comm)
+			continue;
+		if (fgets(name, sizeof(name), comm) &&
+		    sscanf(name, "irq/%d-pciehp%n", &number, &end) == 1 && end &&
+		    count < sizeof(handlers) / sizeof(*handlers) - 1) {
+			snprintf(path, sizeof(path), "/proc/%d/stack",
+				 atoi(found.gl_pathv[i] + strlen("/proc/")));
+			handlers[count] = open(path, O_RDONLY | O_CLOEXEC);
+			check(handlers[count++] >= 0, path);
+		}
+		fclose(comm);
+	}
+	globfree(&found);
+	check(count, "finding the kernel's threads for hotplug");
+	handlers[count] = -1;
+}
+
+static bool port_is_handled(void)
+{
+	char stack[4096];
+	ssize_t got;
+
+	for (const int *handler = handlers; *handler >= 0; handler++) {
+		got = pread(*handler, stack, sizeof(stack) - 1, 0);
+		check(got >= 0, "reading a kernel thread's stack");
+		stack[got] = '\0';
+		/* While it runs it may have none to show. */
+		if (!got || strstr(stack, "pciehp_ist"))
+			return true;
+	}
+	return false;
+}
+
 void plug_prepare(const char *bdf)
 {
 	find_port(bdf);
+	find_handlers();
 	monitor = open(MONITOR, O_RDWR | O_CLOEXEC);
 	check(monitor >= 0, "opening " MONITOR " (vm/run --hotplug)");
 	answers = fdopen(monitor, "r");
@@ -159,19 +208,17 @@ void plug_put_back(void)
 	struct batch batch = { 0 };
 	char line[512];
 
-	/* Until it has switched the slot off, the kernel would drop a new card. */
-	while ((read_port(express + PCI_EXP_SLTCTL) & off) != off)
+	/*
+	 * Until the kernel has switched the slot off it would drop a new card; and
+	 * one that it finds before it is through, it powers on by itself, and off
+	 * again when it hears of the button that was pressed for it.
+	 */
+	while ((read_port(express + PCI_EXP_SLTCTL) & off) != off || port_is_handled())
 		pause_us(5000);
 	check(slots, SLOTS);
 	batch.file = open_memstream(&batch.text, &batch.size);
 	check(batch.file, "open_memstream");
 	world->renewed++;
-	/*
-	 * QEMU puts it in by its main thread. What a virtual CPU writes to its
-	 * interrupt controller in that moment can be lost, and with it the whole VM
-	 * (docs/testing.md): they are stopped meanwhile, we with them.
-	 */
-	add(&batch, "stop", "", "");
 	while (fgets(line, sizeof(line), slots)) {
 		char *command = strchr(line, ' ');
 
@@ -180,6 +227,5 @@ void plug_put_back(void)
 			renew(&batch, command + 1);
 	}
 	fclose(slots);
-	add(&batch, "cont", "", "");
 	tell(&batch);
 }
