@@ -202,14 +202,16 @@ static void protect_and_store(int sock, void *arg)
 	struct uffdio_writeprotect protect = { .range = { (uintptr_t)at, MIB(8) },
 					       .mode = UFFDIO_WRITEPROTECT_MODE_WP };
 	int fd = (int)CHECK_OK(syscall(SYS_userfaultfd, O_CLOEXEC));
+	bool registered, protected = false;
 
 	CHECK_OK(ioctl(fd, UFFDIO_API, &api));
 	for (uint64_t next = 0; next < MIB(8); next += KIB(64))
 		CHECK_LOADS(at + next);
 	/* Refused is fine; what is taken must do no harm. */
-	if (!ioctl(fd, UFFDIO_REGISTER, &region))
-		ioctl(fd, UFFDIO_WRITEPROTECT, &protect);
-	say(sock, 0);
+	registered = !ioctl(fd, UFFDIO_REGISTER, &region);
+	if (registered)
+	protected = !ioctl(fd, UFFDIO_WRITEPROTECT, &protect);
+	say(sock, registered + protected);
 	for (uint64_t next = 0;; next = (next + KIB(4)) % MIB(8))
 		(void)try_store(at + next, 1);
 }
@@ -219,13 +221,14 @@ TEST(uffd_wp, "write-protecting a lease by userfaultfd harms its caller at most"
 	struct barlease_device dev = open_device(RAM_DEVICE);
 	int other = lease(&dev, RAM_BAR, 0, MIB(8));
 	struct readers readers = readers_start(&other, 1, 0x10);
+	uint64_t taken = 0;
 
 	for (uint64_t off = 0; off < 2; off++) {
 		int fd = lease(&dev, RAM_BAR, MIB(8), MIB(8)), status;
 		char *at = map_at(fd, 0, MIB(8), READ_WRITE, off * PAGE_SIZE);
 		struct kid kid = kid_start(protect_and_store, &at);
 
-		hear(kid.sock);
+		taken = hear(kid.sock);
 		readers_wait_works(&readers);
 		CHECK_OK(abi_revoke(dev.device_fd, fd));
 		readers_wait_works(&readers);
@@ -238,6 +241,10 @@ TEST(uffd_wp, "write-protecting a lease by userfaultfd harms its caller at most"
 		CHECK_OK(munmap(at, MIB(8)));
 		close(fd);
 	}
+	note("this kernel's userfaultfd %s",
+	     taken == 2 ? "write-protects it" :
+	     taken == 1 ? "takes it but does not write-protect it" :
+			  "refuses it");
 	CHECK_EQ(readers_count_sigbus(&readers), 0);
 	readers_stop(&readers);
 }
