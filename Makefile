@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 #
-# The commands of the house: builds, the demo, the tests, and what they need. make help lists them. Only demo, check and
-# deps install packages on the host.
+# The commands of the house: builds, the demo, the tests, and what they need. make help lists them. Only demo, check,
+# stress, fuzz, model and deps install packages on the host.
 
 KERNEL ?= 6.12
 BUILD ?= build
@@ -51,11 +51,16 @@ fuzz:  ## fuzz kernel/ranges.c on the host: DURATION seconds (300), SEED
 	@packaging/deps --fuzz --kernel $(KERNEL)
 	@tests/fuzz/fuzz run $(or $(DURATION),300) $(SEED)
 
+model:  ## search a model of the locking by spin for what would break a promise; see docs/model
+	@packaging/deps --model
+	@docs/model/run
+
 lint:  ## check the form of the sources
 	@tests/lint
 
-deps:  ## install what building, the demo, the tests and the lint need
+deps:  ## install what building, the demo, the tests, the model and the lint need
 	@packaging/deps --lint --kernel $(KERNEL)
+	@packaging/deps --model
 
 clean:  ## remove what was built
 	rm -rf $(BUILD)
@@ -65,4 +70,4 @@ clean:  ## remove what was built
 distclean-cache:  ## remove the downloaded kernels and the logs of failed runs
 	rm -rf "$(CACHE)" 2>/dev/null || vm/as-root rm -rf --one-file-system "$(CACHE)"
 
-.PHONY: all help module test-module user demo check stress stress-bugs fuzz lint deps clean distclean-cache
+.PHONY: all help module test-module user demo check stress stress-bugs fuzz model lint deps clean distclean-cache
