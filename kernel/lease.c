@@ -142,7 +142,7 @@ void barlease_leases_close(struct barlease_device *dev)
 	mutex_lock(&dev->lock);
 	list_for_each_entry(lease, &dev->leases, node) {
 		down_write(&lease->rwsem);
-		lease->state = BARLEASE_CLOSED;
+		WRITE_ONCE(lease->state, BARLEASE_CLOSED);
 		up_write(&lease->rwsem);
 	}
 	mutex_unlock(&dev->lock);
@@ -460,7 +460,7 @@ int barlease_lease_revoke(struct barlease_device *dev, u32 flags,
 	else if (set.flags)
 		ret = -EINVAL;
 	else
-		lease->state = BARLEASE_REVOKED;
+		WRITE_ONCE(lease->state, BARLEASE_REVOKED);
 	up_write(&lease->rwsem);
 
 	/*

@@ -219,6 +219,9 @@ static vm_fault_t lease_enter(struct barlease_lease *lease)
 
 	/* Few faults wait for it, but each may. */
 	might_lock_read(&dev->reset_sem);
+	/* Who has lost it for good must not keep the device's locks from others. */
+	if (READ_ONCE(lease->state) != BARLEASE_LIVE)
+		return VM_FAULT_SIGBUS;
 	/* A reset may take a minute; who is killed meanwhile need not see it. */
 	if (down_read_killable(&dev->core.memory_lock))
 		return VM_FAULT_SIGBUS;

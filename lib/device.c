@@ -24,8 +24,10 @@
 
 #define PCI_SYSFS "/sys/bus/pci"
 
-#define RESET_PATIENCE_MS 10000
-#define RESET_PAUSE_MS    5
+#define RESET_PATIENCE_MS  10000
+#define RESET_PAUSE_MS     4
+#define RESET_PAUSE_MAX_MS 512
+#define NS_PER_MS          1000000L
 
 /* Write out the address in full; nothing else gets into a sysfs path. */
 static int parse_bdf(const char *bdf, char out[16])
@@ -349,18 +351,27 @@ void barlease_device_close(struct barlease_device *dev)
 
 /*
  * The kernel takes the locks of a reset by trylock, and fails when somebody
- * holds one just then: nothing tells when they are free, so ask again.
+ * holds one just then: nothing tells when they are free, so ask again. Each
+ * attempt at several devices may take the pages of some away before it fails at
+ * another, so that their lessees fault and hold locks at the next: leave them
+ * ever more time for that, and not the same as another thread that tries.
  */
 static int reset_ioctl(int device_fd, unsigned long request, void *arg)
 {
-	const struct timespec pause = { .tv_nsec = RESET_PAUSE_MS * 1000000L };
+	struct timespec now, pause;
+	long spent_ms = 0, pause_ms = RESET_PAUSE_MS;
 	int ret;
 
-	for (int ms = 0; ms < RESET_PATIENCE_MS; ms += RESET_PAUSE_MS) {
-		ret = ioctl(device_fd, request, arg);
-		if (ret == 0 || (errno != EBUSY && errno != EAGAIN))
-			return ret;
+	while ((ret = ioctl(device_fd, request, arg)) &&
+	       (errno == EBUSY || errno == EAGAIN) && spent_ms < RESET_PATIENCE_MS) {
+		clock_gettime(CLOCK_MONOTONIC, &now);
+		pause.tv_sec = 0;
+		pause.tv_nsec =
+			(pause_ms / 2 + now.tv_nsec % (pause_ms / 2 + 1)) * NS_PER_MS;
 		nanosleep(&pause, NULL);
+		spent_ms += pause_ms;
+		if (pause_ms < RESET_PAUSE_MAX_MS)
+			pause_ms *= 2;
 	}
 	return ret;
 }

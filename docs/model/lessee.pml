@@ -51,7 +51,11 @@ inline fault_unlock()
 /* lease_fault(), by uc_fault(), uc_huge_fault() or wc_fault() */
 inline fault()
 {
-	/* lease_enter() */
+	/*
+	 * lease_enter(), without its first look at the state: that takes no lock, and
+	 * ends no fault but one that the look under the lock would end, as a state
+	 * that was left is never come back to.
+	 */
 #ifndef NO_MEMORY_LOCK
 	down_read(memory_lock);
 #endif

@@ -113,3 +113,29 @@ TEST(reset_sysfs, "a reset from sysfs, of which VFIO knows nothing, shows no les
 	check_reset(BLK_DEVICE, sysfs_reset, 5);
 	check_reset(NVME_DEVICE, sysfs_reset, 5);
 }
+
+static void load_for_ever(int sock, void *at)
+{
+	CHECK_GONE(at);
+	say(sock, 0);
+	while (true)
+		CHECK_GONE(at);
+}
+
+TEST(reset_ignores_revoked, "a lessee whose lease was revoked waits for no reset, nor "
+			    "does a reset wait for it")
+{
+	struct barlease_device dev = open_device(BLK_DEVICE);
+	int fd = lease(&dev, (uint32_t)steady[BLK_DEVICE].bar, 0, PAGE_SIZE);
+	void *at = map(fd, 0, PAGE_SIZE, PROT_READ);
+	struct counter waits;
+	struct kid kid;
+
+	CHECK_OK(abi_revoke(dev.device_fd, fd));
+	kid = kid_start(load_for_ever, at);
+	hear(kid.sock);
+	waits = counter_start("barlease", "lease_wait");
+	for (int round = 0; round < 5; round++)
+		sysfs_reset(&dev);
+	CHECK_EQ(counter_stop(&waits), 0);
+}
