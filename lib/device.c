@@ -24,7 +24,7 @@
 
 #define PCI_SYSFS "/sys/bus/pci"
 
-#define RESET_PATIENCE_MS  10000
+#define RESET_PATIENCE_S   10
 #define RESET_PAUSE_MS     4
 #define RESET_PAUSE_MAX_MS 512
 #define NS_PER_MS          1000000L
@@ -358,18 +358,24 @@ void barlease_device_close(struct barlease_device *dev)
  */
 static int reset_ioctl(int device_fd, unsigned long request, void *arg)
 {
-	struct timespec now, pause;
-	long spent_ms = 0, pause_ms = RESET_PAUSE_MS;
+	struct timespec now, end, pause = { 0 };
+	long pause_ms = RESET_PAUSE_MS;
 	int ret;
 
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	end.tv_sec += RESET_PATIENCE_S;
 	while ((ret = ioctl(device_fd, request, arg)) &&
-	       (errno == EBUSY || errno == EAGAIN) && spent_ms < RESET_PATIENCE_MS) {
+	       (errno == EBUSY || errno == EAGAIN)) {
+		int error = errno;
+
 		clock_gettime(CLOCK_MONOTONIC, &now);
-		pause.tv_sec = 0;
+		if (now.tv_sec >= end.tv_sec) {
+			errno = error;
+			break;
+		}
 		pause.tv_nsec =
 			(pause_ms / 2 + now.tv_nsec % (pause_ms / 2 + 1)) * NS_PER_MS;
 		nanosleep(&pause, NULL);
-		spent_ms += pause_ms;
 		if (pause_ms < RESET_PAUSE_MAX_MS)
 			pause_ms *= 2;
 	}

@@ -202,7 +202,7 @@ static void protect_and_store(int sock, void *arg)
 	struct uffdio_writeprotect protect = { .range = { (uintptr_t)at, MIB(8) },
 					       .mode = UFFDIO_WRITEPROTECT_MODE_WP };
 	int fd = (int)CHECK_OK(syscall(SYS_userfaultfd, O_CLOEXEC));
-	bool registered, protected = false;
+	bool registered, armed = false;
 
 	CHECK_OK(ioctl(fd, UFFDIO_API, &api));
 	for (uint64_t next = 0; next < MIB(8); next += KIB(64))
@@ -210,8 +210,8 @@ static void protect_and_store(int sock, void *arg)
 	/* Refused is fine; what is taken must do no harm. */
 	registered = !ioctl(fd, UFFDIO_REGISTER, &region);
 	if (registered)
-	protected = !ioctl(fd, UFFDIO_WRITEPROTECT, &protect);
-	say(sock, registered + protected);
+		armed = !ioctl(fd, UFFDIO_WRITEPROTECT, &protect);
+	say(sock, registered + armed);
 	for (uint64_t next = 0;; next = (next + KIB(4)) % MIB(8))
 		(void)try_store(at + next, 1);
 }

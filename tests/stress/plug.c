@@ -24,8 +24,9 @@ static off_t express;       /* its PCI Express capability */
 static uint16_t slot_plain; /* its Slot Control, as the kernel left it */
 static unsigned int slot;   /* its number */
 static int monitor = -1;
-static FILE *answers;   /* the monitor's */
-static int handlers[8]; /* stacks of the kernel's threads for ports, -1 behind */
+static FILE *answers; /* the monitor's */
+#define NR_HANDLERS 8
+static int handlers[NR_HANDLERS]; /* the kernel's threads for ports, 0 behind */
 
 static void check(bool good, const char *what)
 {
@@ -117,38 +118,48 @@ static void find_handlers(void)
 	check(!glob("/proc/[0-9]*/comm", 0, NULL, &found), "listing /proc");
 	for (size_t i = 0; i < found.gl_pathc; i++) {
 		FILE *comm = fopen(found.gl_pathv[i], "re");
-		char name[32] = "", path[64];
+		char name[32] = "";
 		int number, end = 0;
 
 		/* Processes come and go. */
 		if (!comm)
 			continue;
 		if (fgets(name, sizeof(name), comm) &&
-		    sscanf(name, "irq/%d-pciehp%n", &number, &end) == 1 && end &&
-		    count < sizeof(handlers) / sizeof(*handlers) - 1) {
-			snprintf(path, sizeof(path), "/proc/%d/stack",
-				 atoi(found.gl_pathv[i] + strlen("/proc/")));
-			handlers[count] = open(path, O_RDONLY | O_CLOEXEC);
-			check(handlers[count++] >= 0, path);
+		    sscanf(name, "irq/%d-pciehp%n", &number, &end) == 1 && end) {
+			check(count < NR_HANDLERS - 1,
+			      "knowing all threads for hotplug");
+			handlers[count++] = atoi(found.gl_pathv[i] + strlen("/proc/"));
 		}
 		fclose(comm);
 	}
 	globfree(&found);
 	check(count, "finding the kernel's threads for hotplug");
-	handlers[count] = -1;
 }
 
+static void read_thread(int pid, const char *name, char *text, size_t size)
+{
+	char path[64];
+	ssize_t got;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", pid, name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	check(fd >= 0, path);
+	got = read(fd, text, size - 1);
+	check(got >= 0, path);
+	close(fd);
+	text[got] = '\0';
+}
+
+/* The stack of one that runs is not to be relied on. */
 static bool port_is_handled(void)
 {
-	char stack[4096];
-	ssize_t got;
+	char stat[64], stack[4096];
 
-	for (const int *handler = handlers; *handler >= 0; handler++) {
-		got = pread(*handler, stack, sizeof(stack) - 1, 0);
-		check(got >= 0, "reading a kernel thread's stack");
-		stack[got] = '\0';
-		/* While it runs it may have none to show. */
-		if (!got || strstr(stack, "pciehp_ist"))
+	for (const int *handler = handlers; *handler; handler++) {
+		read_thread(*handler, "stack", stack, sizeof(stack));
+		read_thread(*handler, "stat", stat, sizeof(stat));
+		if (!strstr(stat, ") S ") || !*stack || strstr(stack, "pciehp_ist"))
 			return true;
 	}
 	return false;
