@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 #
 # The commands of the house: builds, the demo, the tests, and what they need. make help lists them. Only demo, check,
-# stress, fuzz, model and deps install packages on the host.
+# stress, stress-bugs, fuzz, model and deps install packages on the host.
 
 KERNEL ?= 6.12
 BUILD ?= build
@@ -67,7 +67,7 @@ clean:  ## remove what was built
 	find kernel tests/kernel/ptwalk \( -name '*.o' -o -name '*.ko' -o -name '*.mod' -o -name '*.mod.c' \
 		-o -name '*.gcno' -o -name '.*.cmd' -o -name Module.symvers -o -name modules.order \) -delete
 
-distclean-cache:  ## remove the downloaded kernels and the logs of failed runs
+distclean-cache:  ## remove the downloaded kernels, the Debian 13 with its QEMU, the logs of failed runs
 	rm -rf "$(CACHE)" 2>/dev/null || vm/as-root rm -rf --one-file-system "$(CACHE)"
 
 .PHONY: all help module test-module user demo check stress stress-bugs fuzz model lint deps clean distclean-cache
