@@ -422,7 +422,9 @@ int main(int argc, char **argv)
 						       "BARLEASE_SLOWNESS");
 	started = now();
 	printf("seed %" PRIu64 ", %" PRIu64 " s\n", seed, duration);
-	phases = duration / PHASE_SECONDS > 2 ? duration / PHASE_SECONDS : 2;
+	/* To begin and to end one takes a slow kernel longer than 15 seconds. */
+	phases = duration / PHASE_SECONDS / world->slowness;
+	phases = phases > 2 ? phases : 2;
 	for (uint64_t phase = 0; phase < phases; phase++)
 		run_phase((uint32_t)phase, (double)duration / (double)phases);
 
