@@ -42,7 +42,8 @@ static const struct function {
 /* Shared with the lessees. */
 static struct shared {
 	_Atomic uint64_t loads[FUNCTIONS];
-	_Atomic uint32_t first[FUNCTIONS]; /* what the first load got */
+	/* What each has where another one's lessee loads. */
+	uint32_t at[FUNCTIONS][FUNCTIONS];
 	_Atomic uint64_t strays;
 	_Atomic bool stop;
 } * shared;
@@ -55,7 +56,7 @@ static struct shared {
 static bool is_stray(size_t n, uint32_t value)
 {
 	for (size_t i = 0; i < FUNCTIONS; i++)
-		if (i != n && value && value == shared->first[i])
+		if (i != n && value && value == shared->at[i][n])
 			return true;
 	return false;
 }
@@ -65,8 +66,8 @@ static void load_on(int sock, void *arg)
 {
 	const struct function *function = arg;
 	size_t n = (size_t)(function - functions);
+	uint32_t first = 0, value;
 	int lease = receive_fd(sock);
-	uint32_t value;
 
 	/* It has its lease and nothing else: no device in particular. */
 	sock = (int)CHECK_OK(dup2(sock, STDERR_FILENO + 1));
@@ -77,13 +78,13 @@ static void load_on(int sock, void *arg)
 
 		CHECK_EQ(try_load(at + function->offset, &value), 0);
 		if (!loads)
-			shared->first[n] = value;
+			first = value;
 		/* A page that is another's stays so. */
-		if (value != shared->first[n] && is_stray(n, value)) {
+		if (value != first && is_stray(n, value)) {
 			shared->strays++;
 			CHECK_EQ(try_load(at + function->offset, &value), 0);
 		}
-		CHECK_EQ(value, shared->first[n]);
+		CHECK_EQ(value, first);
 		CHECK_OK(munmap(at, PAGE_SIZE));
 		shared->loads[n]++;
 	}
@@ -190,6 +191,16 @@ static void start_storm(struct storm *storm, struct kid *kid,
 	wait_for_loads((size_t)(function - functions));
 }
 
+static void read_registers(const struct storm *storm)
+{
+	size_t i = (size_t)(storm->function - functions);
+	char *at = map_bar(&storm->dev, (int)functions[i].bar, 0, PAGE_SIZE, PROT_READ);
+
+	for (size_t n = 0; n < FUNCTIONS; n++)
+		CHECK_EQ(try_load(at + functions[n].offset, &shared->at[i][n]), 0);
+	CHECK_OK(munmap(at, PAGE_SIZE));
+}
+
 /* How often each method was taken from sysfs, such as "flr" and "bus". */
 static void note_methods(const struct storm *storms)
 {
@@ -213,6 +224,8 @@ TEST(resets_storm, "all kinds of resets of all devices at once show no lessee a 
 				MAP_SHARED | MAP_ANONYMOUS, -1, 0));
 	for (size_t i = 0; i < FUNCTIONS; i++)
 		start_storm(&storms[i], &kids[i], &functions[i]);
+	for (size_t i = 0; i < FUNCTIONS; i++)
+		read_registers(&storms[i]);
 	waits = counter_start("barlease", "lease_wait");
 	for (size_t i = 0; i < FUNCTIONS; i++) {
 		storms[i].rounds = rounds ? (unsigned int)atoi(rounds) : DEFAULT_ROUNDS;
