@@ -47,8 +47,10 @@ stress-bugs:  ## see that a short stress finds each bug of tests/stress/bugs: DU
 	@$(MAKE) --no-print-directory module user
 	@tests/stress/bugs/run
 
-fuzz:  ## fuzz kernel/ranges.c on the host: DURATION seconds (300), SEED
+fuzz: KERNEL = debug
+fuzz:  ## fuzz ranges.c on the host and the driver in the VM: DURATION seconds each (300), SEED; KERNEL is debug
 	@packaging/deps --fuzz --kernel $(KERNEL)
+	@$(MAKE) --no-print-directory user
 	@tests/fuzz/fuzz run $(or $(DURATION),300) $(SEED)
 
 model:  ## search a model of the locking by spin for what would break a promise; see docs/model

@@ -223,6 +223,8 @@ static void check_run(const struct barlease_ranges *r)
 	WANT(run.vpn == want.vpn);
 	WANT(run.pfn == want.pfn);
 	WANT(run.nr == want.nr);
+	/* Of the order asked for, or of another. */
+	order = byte() & 1 ? byte() % 64 : order;
 	WANT(barlease_run_is_leaf(&run, order) ==
 	     ((u128)want.nr == (u128)1 << order && want.pfn % (1ULL << order) == 0));
 }
