@@ -21,8 +21,8 @@
 
 #define TEXT_START "/sys/module/barlease_vfio_pci/sections/.text"
 
-/* Longs of KCOV's buffer; what a call reaches beyond is not counted. */
-#define BUFFER (1UL << 16)
+/* Longs of KCOV's buffer; what a record reaches beyond is not counted. */
+#define BUFFER (1UL << 13)
 
 /* A point is a call instruction, of 5 bytes: no two share a counter. */
 #define TEXT_MAX  (128 << 10)

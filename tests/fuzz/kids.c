@@ -4,7 +4,6 @@
  * and does it while everyone else waits.
  */
 #define _GNU_SOURCE
-#include <errno.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -63,10 +62,8 @@ static int tell(uint32_t kid, op_fn op, const struct record *r)
 	if (r)
 		order.record = *r;
 	say("child %u:", kid + 1);
-	/* libFuzzer has a timer. */
 	if (write(kids[kid].fd, &order, sizeof(order)) != sizeof(order) ||
-	    TEMP_FAILURE_RETRY(read(kids[kid].fd, &result, sizeof(result))) !=
-		    sizeof(result))
+	    read(kids[kid].fd, &result, sizeof(result)) != sizeof(result))
 		wrong("child %u of this input failed or died", kid + 1);
 	return result;
 }
@@ -113,7 +110,7 @@ static void end_last(void)
 	int status;
 
 	close(kid->fd);
-	if (TEMP_FAILURE_RETRY(waitpid(kid->pid, &status, 0)) != kid->pid || status)
+	if (waitpid(kid->pid, &status, 0) != kid->pid || status)
 		wrong("child %u of this input died, status %#x", nr_kids + 1, status);
 }
 

@@ -1,17 +1,22 @@
 // SPDX-License-Identifier: MIT
 /*
  * main.c - libFuzzer's target for the driver: carries out an input, a sequence
- * of calls, and wants nothing to be left of it. And how inputs are varied.
+ * of calls, and wants nothing to be left of it.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "kids.h"
@@ -21,14 +26,8 @@
 /* The last inputs are kept, as the last one may fail for what another did. */
 #define KEPT 16
 
+int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size,
-			       unsigned int seed);
-size_t LLVMFuzzerCustomCrossOver(const uint8_t *data1, size_t size1,
-				 const uint8_t *data2, size_t size2, uint8_t *out,
-				 size_t max_out_size, unsigned int seed);
-/* libFuzzer's own. */
-size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max_size);
 
 /* What is here twice is done twice as often. */
 static const struct {
@@ -48,6 +47,7 @@ static const struct {
 	{ op_info, false },     { op_unknown, false }, { op_decoding, false },
 	{ op_decoding, false }, { op_sleep, false },   { op_reset, false },
 	{ op_reopen, false },   { op_fork, false },    { op_exit, false },
+	{ op_list, false },
 };
 
 static pid_t fuzzer;
@@ -68,7 +68,7 @@ void wrong(const char *format, ...)
 	fputc('\n', stderr);
 	va_end(args);
 	fflush(NULL);
-	/* A child is missed by its parent. */
+	/* Another process is missed by its parent. */
 	if (fuzzer && getpid() != fuzzer)
 		_exit(1);
 	abort();
@@ -122,14 +122,98 @@ static void check_log(void)
 }
 
 /*
- * Inputs
+ * The executor: a process that is forked while this one is small, and that all
+ * calls are made in. Once libFuzzer has made itself large each fork would take
+ * long, and its handlers of signals would be in the way.
  */
 
+struct input {
+	uint32_t size;
+	uint8_t data[MAX_RECORDS * sizeof(struct record)];
+};
+
+static pid_t executor;
+static int channel;
+
+/* Before the first input, as the process that merges corpora carries out none. */
+static void start(void)
+{
+	kernel_log = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	if (kernel_log < 0 || lseek(kernel_log, 0, SEEK_END) < 0)
+		wrong("cannot read the kernel's log: %m");
+	owner_init();
+	lessee_init();
+	coverage_start();
+	world_init();
+}
+
+static void carry_out(const struct input *input)
+{
+	owner_begin();
+	for (size_t at = 0; at + sizeof(struct record) <= input->size;
+	     at += sizeof(struct record)) {
+		struct record r;
+		uint32_t what;
+		int result;
+
+		memcpy(&r, input->data + at, sizeof(r));
+		what = r.op % ARRAY_SIZE(ops);
+		result = ops[what].by_lessee ? do_by_lessee(ops[what].op, &r) :
+					       ops[what].op(&r);
+		coverage_collect();
+		coverage_state((what + 1) << 16 | (uint32_t)-result % 256 << 8 |
+			       (r.who % 3 != 0));
+	}
+	sweep_all();
+	kids_end();
+	lessee_clear();
+	world_end();
+	coverage_collect();
+	check_log();
+}
+
+static _Noreturn void execute(void)
+{
+	struct input input;
+	bool started = false;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	while (read(channel, &input, sizeof(input)) == sizeof(input)) {
+		if (!started)
+			start();
+		started = true;
+		carry_out(&input);
+		if (write(channel, "", 1) != 1)
+			break;
+	}
+	_exit(0);
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+	int pair[2];
+
+	(void)argc;
+	(void)argv;
+	fuzzer = getpid();
+	verbose = getenv("FUZZ_VERBOSE");
+	coverage_init();
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
+		wrong("socketpair: %m");
+	executor = fork();
+	if (executor < 0)
+		wrong("fork: %m");
+	channel = pair[!executor];
+	close(pair[!!executor]);
+	if (!executor)
+		execute();
+	return 0;
+}
+
 /* Written to the host before it is carried out, which may be the end of us. */
-static void keep_input(const uint8_t *data, size_t size)
+static void keep_input(const struct input *input)
 {
 	static int fds[KEPT];
-	static size_t sizes[KEPT];
 	static unsigned int next;
 	const char *dir = getenv("BARLEASE_RESULTS");
 	unsigned int i = next++ % KEPT;
@@ -142,164 +226,39 @@ static void keep_input(const uint8_t *data, size_t size)
 		mkdir(path, 0777);
 		snprintf(path, sizeof(path), "%s/last/%02u", dir, i);
 		fds[i] = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-		if (fds[i] < 0)
-			wrong("cannot write %s: %m", path);
 	}
-	if (pwrite(fds[i], data, size, 0) != (ssize_t)size ||
-	    (size < sizes[i] && ftruncate(fds[i], (off_t)size)))
+	if (fds[i] < 0 ||
+	    pwrite(fds[i], input->data, input->size, 0) != (ssize_t)input->size ||
+	    ftruncate(fds[i], (off_t)input->size))
 		wrong("cannot keep the input: %m");
-	sizes[i] = size;
-}
-
-static void start(const uint8_t *data, size_t size)
-{
-	fuzzer = getpid();
-	verbose = getenv("FUZZ_VERBOSE");
-	kernel_log = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-	if (kernel_log < 0 || lseek(kernel_log, 0, SEEK_END) < 0)
-		wrong("cannot read the kernel's log: %m");
-	/* All of them are open before fds are counted. */
-	for (int i = 0; i < KEPT; i++)
-		keep_input(data, size);
-	owner_init();
-	lessee_init();
-	coverage_init();
-	coverage_start();
-	world_init();
-	atexit(coverage_save);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	size_t nr = size / sizeof(struct record);
+	static struct input input;
+	static unsigned int nr;
+	static time_t began;
+	char done;
 
-	if (!fuzzer)
-		start(data, size);
-	keep_input(data, size);
+	if (!nr++) {
+		atexit(coverage_save);
+		began = time(NULL);
+	}
+	input.size = size < sizeof(input.data) ? (uint32_t)size : sizeof(input.data);
+	if (size)
+		memcpy(input.data, data, input.size);
+	keep_input(&input);
 	/* libFuzzer gives up where the first input, which is empty, reaches nothing. */
 	coverage_state(0);
-	owner_begin();
-	for (size_t i = 0; i < nr && i < MAX_RECORDS; i++) {
-		struct record r;
-		uint32_t what;
-		int result;
+	if (write(channel, &input, sizeof(input)) != sizeof(input) ||
+	    /* libFuzzer has a timer. */
+	    TEMP_FAILURE_RETRY(read(channel, &done, 1)) != 1) {
+		int status = 0;
 
-		memcpy(&r, data + i * sizeof(r), sizeof(r));
-		what = r.op % ARRAY_SIZE(ops);
-		result = ops[what].by_lessee ? do_by_lessee(ops[what].op, &r) :
-					       ops[what].op(&r);
-		coverage_state((what + 1) << 16 | (uint32_t)-result % 256 << 8 |
-			       (r.who % 3 != 0));
+		waitpid(executor, &status, 0);
+		wrong("in input %u, after %ld s; the executor's status: %#x", nr,
+		      (long)(time(NULL) - began), status);
 	}
-	sweep_all();
-	kids_end();
-	lessee_clear();
-	world_end();
-	coverage_collect();
 	coverage_report();
-	check_log();
 	return 0;
-}
-
-/*
- * How inputs are varied: by whole records, and by the fields of one
- */
-
-static uint64_t random_state;
-
-static size_t random_below(size_t limit)
-{
-	random_state = random_state * 6364136223846793005u + 1442695040888963407u;
-	return (random_state >> 33) % limit;
-}
-
-static struct record random_record(void)
-{
-	struct record r = { .op = (uint8_t)random_below(ARRAY_SIZE(ops)),
-			    .who = (uint8_t)random_below(4) };
-
-	/* Small numbers, and the first ones, are what fits together most. */
-	for (size_t i = 0; i < sizeof(r.arg); i++)
-		r.arg[i] = (uint8_t)random_below(random_below(3) ? 256 : 3);
-	return r;
-}
-
-static size_t insert(struct record *records, size_t nr, size_t at, struct record r)
-{
-	memmove(&records[at + 1], &records[at], (nr - at) * sizeof(r));
-	records[at] = r;
-	return nr + 1;
-}
-
-static size_t vary(struct record *records, size_t nr, size_t max)
-{
-	size_t at = nr ? random_below(nr) : 0;
-	struct record *r = &records[at];
-
-	switch (nr ? random_below(9) : 0) {
-	case 0:
-	case 1:
-		return nr < max ? insert(records, nr, random_below(nr + 1),
-					 random_record()) :
-				  nr;
-	case 2:
-		return nr < max ? insert(records, nr, random_below(nr + 1), *r) : nr;
-	case 3:
-		memmove(r, r + 1, (nr - at - 1) * sizeof(*r));
-		return nr - 1;
-	case 4:
-		*r = random_record();
-		return nr;
-	case 5:
-		r->who = (uint8_t)random_below(4);
-		return nr;
-	case 6:
-		return LLVMFuzzerMutate((uint8_t *)records, nr * sizeof(*r),
-					max * sizeof(*r)) /
-		       sizeof(*r);
-	case 7:
-		r->arg[random_below(sizeof(r->arg))] += random_below(2) ? 1 : -1;
-		return nr;
-	default:
-		r->arg[random_below(sizeof(r->arg))] = (uint8_t)random_below(256);
-		return nr;
-	}
-}
-
-size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size,
-			       unsigned int seed)
-{
-	struct record records[MAX_RECORDS + 1];
-	size_t nr = size / sizeof(*records), max = max_size / sizeof(*records);
-
-	if (max > MAX_RECORDS)
-		max = MAX_RECORDS;
-	if (nr > max)
-		nr = max;
-	random_state = seed;
-	memcpy(records, data, nr * sizeof(*records));
-	for (size_t times = 1 + random_below(4); times; times--)
-		nr = vary(records, nr, max);
-	memcpy(data, records, nr * sizeof(*records));
-	return nr * sizeof(*records);
-}
-
-/* The beginning of one, and the end of the other. */
-size_t LLVMFuzzerCustomCrossOver(const uint8_t *data1, size_t size1,
-				 const uint8_t *data2, size_t size2, uint8_t *out,
-				 size_t max_out_size, unsigned int seed)
-{
-	const size_t one = sizeof(struct record);
-	size_t head, tail;
-
-	random_state = seed;
-	head = random_below(size1 / one + 1) * one;
-	tail = random_below(size2 / one + 1) * one;
-	if (head > max_out_size)
-		head = max_out_size / one * one;
-	if (tail > max_out_size - head)
-		tail = (max_out_size - head) / one * one;
-	memcpy(out, data1, head);
-	memcpy(out + head, data2 + (size2 / one * one - tail), tail);
-	return head + tail;
 }

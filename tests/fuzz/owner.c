@@ -28,8 +28,9 @@ static struct vfio_region_dma_range pending[MAX_RANGES];
 static uint32_t nr_pending;
 
 static int null_fd, foreign_fd;
-/* Calls that take long are made once in an input. */
+/* Calls that take long are made once in an input, or twice. */
 static bool was_large, was_reset, was_rebound;
+static int reopened;
 
 /* A DMABUF that is not ours; -1: the kernel has no such thing. */
 static int make_foreign(void)
@@ -60,6 +61,7 @@ void owner_begin(void)
 {
 	nr_pending = 0;
 	was_large = was_reset = was_rebound = false;
+	reopened = 0;
 }
 
 /* The device that a record means, if it is open. */
@@ -217,12 +219,14 @@ static void check_info(uint32_t i, struct barlease_feature_info seen)
 {
 	struct barlease_feature_info want = want_info(i);
 
+	/* How many a range takes is the driver's affair; none is taken back. */
 	want.faults = seen.faults;
-	if (memcmp(&seen, &want, sizeof(seen)))
+	if (memcmp(&seen, &want, sizeof(seen)) || seen.faults < world->leases[i].faults)
 		wrong("info of lease %u: state %u id %llu size %#llx ranges %u spans %u "
-		      "memattr %u open_flags %u va_hint %#llx",
+		      "memattr %u open_flags %u va_hint %#llx faults %llu",
 		      i, seen.state, seen.id, seen.size, seen.nr_ranges, seen.nr_spans,
-		      seen.memattr, seen.open_flags, seen.va_hint);
+		      seen.memattr, seen.open_flags, seen.va_hint, seen.faults);
+	world->leases[i].faults = seen.faults;
 }
 
 /* The export has returned this fd. */
@@ -500,6 +504,29 @@ int op_info(const struct record *r)
 	return want;
 }
 
+/*
+ * arg: device. Those with an fd here are listed; others may be, for a mapping, and
+ * from before the device was closed unless it was unbound.
+ */
+int op_list(const struct record *r)
+{
+	enum device_name dev;
+	int with_fd = 0, all = 0, seen;
+
+	chosen_device(r->arg[0], &dev);
+	for (uint32_t i = 0; i < world->nr_leases; i++)
+		if (world->leases[i].dev == dev) {
+			with_fd += me.fds[i] >= 0 && world->leases[i].state != CLOSED;
+			all++;
+		}
+	seen = count_leases(dev);
+	say("listed leases of device %d: %d", dev, seen);
+	if (seen < with_fd || seen > all)
+		wrong("%d leases of device %d are listed, should be %d to %d", seen,
+		      dev, with_fd, all);
+	return seen;
+}
+
 /* arg: device, which, what is wrong. A feature that is not there. */
 int op_unknown(const struct record *r)
 {
@@ -554,6 +581,8 @@ int op_reset(const struct record *r)
 /* arg: what. Leases of the spare device die when it is closed. */
 int op_reopen(const struct record *r)
 {
+	if (++reopened > 2)
+		return 0;
 	say("the spare device: %d", r->arg[0] % 4);
 	if (r->arg[0] % 4 == 3 && !was_rebound) {
 		was_rebound = true;

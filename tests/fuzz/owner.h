@@ -16,6 +16,7 @@ int op_export(const struct record *r);
 int op_revoke(const struct record *r);
 int op_memattr(const struct record *r);
 int op_info(const struct record *r);
+int op_list(const struct record *r);
 int op_unknown(const struct record *r);
 int op_decoding(const struct record *r);
 int op_sleep(const struct record *r);

@@ -283,8 +283,7 @@ static int count_fds(void)
 	return count;
 }
 
-/* Leases that the driver knows of. */
-static int count_leases(enum device_name dev)
+int count_leases(enum device_name dev)
 {
 	char path[64], line[160];
 	int count = -1; /* but for the head */

@@ -48,6 +48,7 @@ struct modelled_lease {
 	uint32_t access; /* O_RDONLY or O_RDWR */
 	uint64_t id;
 	uint64_t size;
+	uint64_t faults; /* that info told of last */
 	uint32_t nr_ranges;
 	uint32_t nr_spans;
 	/* The first is repeated where there are more than fit. */
@@ -74,6 +75,8 @@ void world_end(void);
 bool leasable(enum device_name dev, uint32_t region);
 /* Whether an access to this lease reaches the device now. */
 bool reachable(const struct modelled_lease *lease);
+/* Leases of this device that the driver lists in debugfs. */
+int count_leases(enum device_name dev);
 /* Where in its BAR an offset of a lease is. */
 uint64_t bar_offset(const struct modelled_lease *lease, uint64_t offset);
 
