@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 #
 # The commands of the house: builds, the demo, the tests, and what they need. make help lists them. Only demo, check,
-# stress, stress-bugs, fuzz, model and deps install packages on the host.
+# stress, stress-bugs, fuzz, fuzz-bugs, model and deps install packages on the host.
 
 KERNEL ?= 6.12
 BUILD ?= build
@@ -53,6 +53,12 @@ fuzz:  ## fuzz ranges.c on the host and the driver in the VM: DURATION seconds e
 	@$(MAKE) --no-print-directory user
 	@tests/fuzz/fuzz run $(or $(DURATION),300) $(SEED)
 
+fuzz-bugs: KERNEL = debug
+fuzz-bugs:  ## see that the driver's fuzzer finds each bug of tests/fuzz/bugs: DURATION at most, SEED
+	@packaging/deps --fuzz --kernel $(KERNEL)
+	@$(MAKE) --no-print-directory user
+	@tests/fuzz/bugs/run
+
 model:  ## search a model of the locking by spin for what would break a promise; see docs/model
 	@packaging/deps --model
 	@docs/model/run
@@ -72,4 +78,4 @@ clean:  ## remove what was built
 distclean-cache:  ## remove the downloaded kernels, the Debian 13 with its QEMU, the logs of failed runs
 	rm -rf "$(CACHE)" 2>/dev/null || vm/as-root rm -rf --one-file-system "$(CACHE)"
 
-.PHONY: all help module test-module user demo check stress stress-bugs fuzz model lint deps clean distclean-cache
+.PHONY: all help module test-module user demo check stress stress-bugs fuzz fuzz-bugs model lint deps clean distclean-cache
