@@ -101,7 +101,8 @@ void coverage_collect(void)
 
 void coverage_state(uint32_t what)
 {
-	count(&shared[POINTS + what * 2654435761u % STATES]);
+	/* The upper bits of the product are those that all of it has a part in. */
+	count(&shared[POINTS + what * 2654435761u / (UINT32_MAX / STATES + 1)]);
 }
 
 void coverage_report(void)
@@ -109,12 +110,10 @@ void coverage_report(void)
 	for (size_t i = 0; i < POINTS; i++)
 		reached[i] |= shared[i];
 	memcpy(counters, shared, sizeof(counters));
-	/* A small corpus is one that reaches each point, however often. */
-	if (getenv("FUZZ_MERGE")) {
-		for (size_t i = 0; i < POINTS; i++)
+	/* A small corpus is one that sees each of them, however often. */
+	if (getenv("FUZZ_MERGE"))
+		for (size_t i = 0; i < sizeof(counters); i++)
 			counters[i] = counters[i] > 0;
-		memset(counters + POINTS, 0, STATES);
-	}
 	memset(shared, 0, sizeof(counters));
 }
 
