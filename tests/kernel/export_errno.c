@@ -9,6 +9,8 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "device.h"
@@ -479,5 +481,57 @@ TEST(export_no_fd_left, "an export that gets no fd leaves no lease behind")
 		CHECK_ERRNO(abi_export(dev.device_fd, RAM_BAR, &range, 1, O_RDWR),
 			    EMFILE);
 	CHECK_OK(setrlimit(RLIMIT_NOFILE, &limit));
+	CHECK_EQ(lease_rows(dev.bdf), 0);
+}
+
+/* So many that to look at all of them takes far longer than a signal. */
+static void export_for_long(int sock, void *device)
+{
+	const size_t piece = MIB(2), length = GIB(3);
+	int memory = (int)CHECK_OK(memfd_create("ranges", MFD_CLOEXEC));
+	struct vfio_device_feature_dma_buf *export;
+	struct vfio_device_feature *feature;
+	range_t *ranges;
+	char *at;
+
+	CHECK_OK(ftruncate(memory, (off_t)piece));
+	ranges = map(memory, 0, piece, PROT_READ | PROT_WRITE);
+	for (size_t i = 0; i < piece / sizeof(*ranges); i++)
+		ranges[i] = (range_t){ 0, PAGE_SIZE };
+	/* The same over and over, and before it a page for what precedes them. */
+	at = CHECK_MAP(mmap(NULL, PAGE_SIZE + length, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+	at += PAGE_SIZE;
+	for (size_t off = 0; off < length; off += piece)
+		CHECK_MAP(mmap(at + off, piece, PROT_READ, MAP_SHARED | MAP_FIXED,
+			       memory, 0));
+	export = (void *)(at - sizeof(*export));
+	*export = (struct vfio_device_feature_dma_buf){
+		.region_index = RAM_BAR,
+		.open_flags = O_RDWR,
+		.nr_ranges = length / sizeof(range_t),
+	};
+	feature = (void *)((char *)export - sizeof(*feature));
+	feature->argsz = (uint32_t)(sizeof(*feature) + sizeof(*export) + length);
+	feature->flags = EXPORT;
+	say(sock, 0);
+	ioctl(*(int *)device, VFIO_DEVICE_FEATURE, feature);
+	FAIL("expected to be killed, saw the export return: %s", errno_name(errno));
+}
+
+TEST(export_eintr, "a fatal signal ends an export before all its ranges are read")
+{
+	struct barlease_device dev = open_device(RAM_DEVICE);
+	struct kid kid = kid_start(export_for_long, &dev.device_fd);
+	time_t start;
+	int status;
+
+	hear(kid.sock);
+	usleep(300000);
+	start = time(NULL);
+	CHECK_OK(kill(kid.pid, SIGKILL));
+	CHECK_OK(waitpid(kid.pid, &status, 0));
+	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	CHECK(time(NULL) - start <= 5);
 	CHECK_EQ(lease_rows(dev.bdf), 0);
 }

@@ -5,7 +5,9 @@
  */
 #define _GNU_SOURCE
 #include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "device.h"
@@ -137,4 +139,86 @@ TEST(reset_ignores_revoked, "a lessee whose lease was revoked waits for no reset
 	for (int round = 0; round < 5; round++)
 		sysfs_reset(&dev);
 	CHECK_EQ(counter_stop(&waits), 0);
+}
+
+/* Another process's wait that a fatal signal ends shows as D. */
+static bool is_waiting(pid_t pid)
+{
+	char path[32], *text, *state;
+	bool waiting;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	text = read_file(path);
+	state = strrchr(text, ')');
+	CHECK(state);
+	waiting = state[2] == 'D';
+	free(text);
+	return waiting;
+}
+
+static void load_on(int sock, void *at)
+{
+	say(sock, 0);
+	while (true)
+		CHECK_LOADS(at);
+}
+
+struct resetter {
+	struct barlease_device *dev;
+	reset_fn *reset;
+	_Atomic bool *over;
+};
+
+static void reset_once(int sock, void *arg)
+{
+	struct resetter *resetter = arg;
+
+	hear(sock);
+	resetter->reset(resetter->dev);
+	*resetter->over = true;
+}
+
+/* Whether a lessee that waited for this reset was gone before its end. */
+static bool dies_meanwhile(struct barlease_device *dev, void *at, reset_fn *reset)
+{
+	struct resetter resetter = {
+		.dev = dev,
+		.reset = reset,
+		.over = CHECK_MAP(mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE,
+				       MAP_SHARED | MAP_ANONYMOUS, -1, 0)),
+	};
+	struct kid kid = kid_start(load_on, at);
+	struct kid other = kid_start(reset_once, &resetter);
+	bool waited = false, in_time;
+
+	hear(kid.sock);
+	say(other.sock, 0);
+	while (!waited && !*resetter.over)
+		waited = is_waiting(kid.pid);
+	CHECK_OK(kill(kid.pid, SIGKILL));
+	CHECK_OK(waitpid(kid.pid, NULL, 0));
+	in_time = !*resetter.over;
+	close(kid.sock);
+	kid_join(&other);
+	CHECK_OK(munmap((void *)resetter.over, PAGE_SIZE));
+	return waited && in_time;
+}
+
+/* A wait may be missed, or the reset may end just then; but not each time. */
+static void check_dies_meanwhile(reset_fn *reset)
+{
+	struct barlease_device dev = open_device(RAM_DEVICE);
+	void *at = map(lease(&dev, RAM_BAR, 0, PAGE_SIZE), 0, PAGE_SIZE, PROT_READ);
+	bool seen = false;
+
+	for (int round = 0; round < 10 && !seen; round++)
+		seen = dies_meanwhile(&dev, at, reset);
+	CHECK_THAT(seen, "expected a lessee to die in a reset, saw none");
+	barlease_device_close(&dev);
+}
+
+TEST(reset_kill, "a lessee that waits for a reset can be killed before its end")
+{
+	check_dies_meanwhile(vfio_reset);
+	check_dies_meanwhile(sysfs_reset);
 }
