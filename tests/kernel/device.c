@@ -76,14 +76,24 @@ const char *device_bdf(enum device_kind kind)
 	return bdf;
 }
 
-void bind_devices(void)
+static void bind_all(const char *driver)
 {
 	for (size_t kind = 0; kind < sizeof(kinds) / sizeof(*kinds); kind++) {
 		const char *bdf = find_device((enum device_kind)kind);
 
 		if (bdf)
-			CHECK_OK(barlease_device_bind(bdf, BARLEASE_DRIVER));
+			CHECK_OK(barlease_device_bind(bdf, driver));
 	}
+}
+
+void bind_devices(void)
+{
+	bind_all(BARLEASE_DRIVER);
+}
+
+void unbind_devices(void)
+{
+	bind_all(NULL);
 }
 
 void remove_and_rescan(const char *bdf)
@@ -124,12 +134,17 @@ bool path_is_cdev(void)
 	return path->chosen == BARLEASE_PATH_CDEV;
 }
 
+int try_open_address(struct barlease_device *dev, const char *bdf)
+{
+	path->used = true;
+	return barlease_device_open_path(dev, bdf, path->chosen);
+}
+
 struct barlease_device open_address(const char *bdf)
 {
 	struct barlease_device dev;
 
-	path->used = true;
-	CHECK_OK(barlease_device_open_path(&dev, bdf, path->chosen));
+	CHECK_OK(try_open_address(&dev, bdf));
 	return dev;
 }
 

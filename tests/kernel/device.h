@@ -40,6 +40,8 @@ enum device_kind {
 const char *device_bdf(enum device_kind kind);
 /* Bind every test device that is there to the driver. */
 void bind_devices(void);
+/* Take it from all of them, and none of them is for it any more. */
+void unbind_devices(void);
 /* Take a device out of the kernel's sight, find it again and bind it. */
 void remove_and_rescan(const char *bdf);
 
@@ -54,6 +56,8 @@ bool path_is_cdev(void);
 
 struct barlease_device open_device(enum device_kind kind);
 struct barlease_device open_address(const char *bdf);
+/* 0, or -1 with errno. */
+int try_open_address(struct barlease_device *dev, const char *bdf);
 /* Another one that is reset together with it. */
 struct barlease_device open_beside(const struct barlease_device *dev,
 				   enum device_kind kind);

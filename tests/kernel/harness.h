@@ -15,6 +15,12 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+/* What not every kernel has. A test that needs it is none of those without. */
+enum need {
+	NO_NEED,
+	FAULT_INJECTION, /* by /proc/self/fail-nth */
+};
+
 struct test {
 	const char *name;
 	const char *promise;
@@ -23,6 +29,7 @@ struct test {
 	void (*run)(void);
 	const char *params; /* module parameters; NULL: the defaults */
 	int timeout;        /* seconds; 0: 300 */
+	enum need needs;
 };
 
 /*

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MIT
+/*
+ * inject.c - make one of the kernel's allocations or user copies fail, by
+ * fail-nth, which counts them for one thread.
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "harness.h"
+#include "inject.h"
+#include "system.h"
+
+#define MODULE "barlease_vfio_pci"
+
+static const char *const kinds[] = { "failslab", "fail_page_alloc", "fail_usercopy" };
+#define KINDS (sizeof(kinds) / sizeof(*kinds))
+
+/* Opened once, as that takes memory itself. */
+static int fail_nth = -1, make_fail = -1;
+
+/* From the first to before the last address. */
+struct span {
+	uint64_t start, end;
+};
+
+static void set(const char *kind, const char *name, const char *value)
+{
+	char path[96];
+
+	snprintf(path, sizeof(path), "/sys/kernel/debug/%s/%s", kind, name);
+	write_file(path, value);
+}
+
+static void set_address(const char *kind, const char *name, uint64_t address)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "%#" PRIx64, address);
+	set(kind, name, text);
+}
+
+/* Count what returns into one span, and into no address of the other. */
+static void count_below(struct span span, struct span spared)
+{
+	for (size_t i = 0; i < KINDS; i++) {
+		set(kinds[i], "verbose", "0");
+		set(kinds[i], "stacktrace-depth", "32");
+		set_address(kinds[i], "require-start", span.start);
+		set_address(kinds[i], "require-end", span.end);
+		set_address(kinds[i], "reject-start", spared.start);
+		set_address(kinds[i], "reject-end", spared.end);
+		set(kinds[i], "task-filter", "Y");
+	}
+	/* Those that may sleep, and of single pages, too. */
+	set("failslab", "ignore-gfp-wait", "N");
+	set("fail_page_alloc", "ignore-gfp-wait", "N");
+	set("fail_page_alloc", "ignore-gfp-highmem", "N");
+	set("fail_page_alloc", "min-order", "0");
+	if (fail_nth >= 0)
+		return;
+	fail_nth =
+		(int)CHECK_OK(open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC));
+	make_fail = (int)CHECK_OK(
+		open("/proc/thread-self/make-it-fail", O_RDWR | O_CLOEXEC));
+}
+
+/* A line of /proc/kallsyms, whose text lives as long: false for what is no code. */
+struct symbol {
+	uint64_t address;
+	const char *name;
+	bool ours;
+};
+
+static bool parse_code(char *line, struct symbol *symbol)
+{
+	char *rest;
+
+	symbol->address = strtoull(line, &rest, 16);
+	if (rest[0] != ' ' || (rest[1] != 't' && rest[1] != 'T') || rest[2] != ' ')
+		return false;
+	symbol->name = rest + 3;
+	rest += strcspn(rest + 3, "\t") + 3;
+	symbol->ours = !strcmp(rest, "\t[" MODULE "]");
+	*rest = '\0';
+	return true;
+}
+
+/* Where a function begins, and the next one. */
+static struct span find_function(const char *name)
+{
+	struct span span = { 0, UINT64_MAX };
+
+	for (int pass = 0; pass < 2; pass++) {
+		char *text = read_file("/proc/kallsyms"), *rest = text;
+		struct symbol symbol;
+
+		for (char *line; (line = strsep(&rest, "\n"));) {
+			if (!parse_code(line, &symbol))
+				continue;
+			if (!pass && !strcmp(symbol.name, name))
+				span.start = symbol.address;
+			if (pass && symbol.address > span.start &&
+			    symbol.address < span.end)
+				span.end = symbol.address;
+		}
+		free(text);
+		CHECK_THAT(span.start, "expected the kernel to have %s, saw none",
+			   name);
+	}
+	return span;
+}
+
+static struct span find_driver(void)
+{
+	char *text = read_file("/proc/kallsyms"), *rest = text;
+	struct span span = { UINT64_MAX, 0 };
+	struct symbol symbol;
+
+	for (char *line; (line = strsep(&rest, "\n"));) {
+		if (!parse_code(line, &symbol) || !symbol.ours)
+			continue;
+		if (symbol.address < span.start)
+			span.start = symbol.address;
+		if (symbol.address >= span.end)
+			span.end = symbol.address + 1;
+	}
+	free(text);
+	CHECK(span.end);
+	/* Where the last one ends is not said; but a guard page follows the code. */
+	span.end = (span.end | 0xfff) + 1 + 0x1000;
+	return span;
+}
+
+void inject_below_driver(const char *spared)
+{
+	count_below(find_driver(), spared ? find_function(spared) : (struct span){ 0 });
+}
+
+void inject_below(const char *function)
+{
+	count_below(find_function(function), (struct span){ 0 });
+}
+
+void inject_everywhere(void)
+{
+	count_below((struct span){ 0, UINT64_MAX }, (struct span){ 0 });
+}
+
+void inject(unsigned int nth)
+{
+	char text[16];
+	int length = snprintf(text, sizeof(text), "%u", nth);
+
+	CHECK_EQ(pwrite(fail_nth, text, (size_t)length, 0), length);
+}
+
+/* With all of them counted, the last one may be the copy of this very answer. */
+bool injected(void)
+{
+	char text[16] = "";
+	ssize_t got = pread(fail_nth, text, sizeof(text) - 1, 0);
+	bool one_has = got > 0 && !atoi(text);
+
+	CHECK(got > 0 || errno == EFAULT);
+	while (pwrite(fail_nth, "0", 1, 0) != 1)
+		CHECK_EQ(errno, EFAULT);
+	return one_has;
+}
+
+/* Each that fails takes one of the times that are left. */
+#define TIMES 1000000
+
+void inject_all(void)
+{
+	char times[16];
+
+	snprintf(times, sizeof(times), "%d", TIMES);
+	for (size_t i = 0; i < KINDS; i++) {
+		set(kinds[i], "times", times);
+		set(kinds[i], "probability", "100");
+	}
+	CHECK_EQ(pwrite(make_fail, "1", 1, 0), 1);
+}
+
+unsigned int injected_all(void)
+{
+	unsigned int count = 0;
+
+	CHECK_EQ(pwrite(make_fail, "0", 1, 0), 1);
+	for (size_t i = 0; i < KINDS; i++) {
+		char path[64], *text;
+
+		snprintf(path, sizeof(path), "/sys/kernel/debug/%s/times", kinds[i]);
+		text = read_file(path);
+		count += TIMES - (unsigned int)atoi(text);
+		free(text);
+		set(kinds[i], "probability", "0");
+	}
+	return count;
+}
