@@ -68,6 +68,20 @@ static int window_take(struct barlease_lease *lease)
 	return 0;
 }
 
+/*
+ * Who gives back can't be told that there is no memory for it. mtree_erase()
+ * would leave the window taken then.
+ */
+static void window_give_back(struct barlease_lease *lease)
+{
+	MA_STATE(mas, &lease->dev->windows, lease->window,
+		 lease->window + lease->ranges.nr_pages - 1);
+
+	mas_lock(&mas);
+	mas_store_gfp(&mas, NULL, GFP_KERNEL | __GFP_NOFAIL);
+	mas_unlock(&mas);
+}
+
 int barlease_leases_init(struct barlease_device *dev)
 {
 	int ret;
@@ -204,7 +218,7 @@ static void lease_release(struct dma_buf *dmabuf)
 
 	trace_lease_release(lease);
 	leave_device(lease);
-	mtree_erase(&dev->windows, lease->window);
+	window_give_back(lease);
 	lease_free(lease);
 	/* vfio.h calls device private; it exports no other way to count. */
 	put_device(&dev->core.vdev.device);
@@ -395,7 +409,7 @@ int barlease_lease_export(struct barlease_device *dev, u32 flags,
 err_leave:
 	leave_device(lease);
 err_window:
-	mtree_erase(&dev->windows, lease->window);
+	window_give_back(lease);
 err_free:
 	lease_free(lease);
 	return ret;
