@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 #
 # The commands of the house: builds, the demo, the tests, and what they need. make help lists them. Only demo, check,
-# stress, stress-bugs, fuzz, fuzz-bugs, model and deps install packages on the host.
+# stress, stress-bugs, fuzz, fuzz-bugs, coverage, model and deps install packages on the host.
 
 KERNEL ?= 6.12
 BUILD ?= build
@@ -59,6 +59,13 @@ fuzz-bugs:  ## see that the driver's fuzzer finds each bug of tests/fuzz/bugs: D
 	@$(MAKE) --no-print-directory user
 	@tests/fuzz/bugs/run
 
+coverage: KERNEL = debug
+coverage:  ## run all tests under the debug kernel and see how much of the driver they reach: at least 95 % of its lines
+	@packaging/deps --kernel $(KERNEL)
+	@$(MAKE) --no-print-directory test-module user
+	GCOV=y vm/kbuild $(KERNEL) kernel $(BUILD)/coverage
+	@tests/check --coverage $(BUILD)/coverage/kernel
+
 model:  ## search a model of the locking by spin for what would break a promise; see docs/model
 	@packaging/deps --model
 	@docs/model/run
@@ -78,4 +85,4 @@ clean:  ## remove what was built
 distclean-cache:  ## remove the downloaded kernels, the Debian 13 with its QEMU, the logs of failed runs
 	rm -rf "$(CACHE)" 2>/dev/null || vm/as-root rm -rf --one-file-system "$(CACHE)"
 
-.PHONY: all help module test-module user demo check stress stress-bugs fuzz fuzz-bugs model lint deps clean distclean-cache
+.PHONY: all help module test-module user demo check stress stress-bugs fuzz fuzz-bugs coverage model lint deps clean distclean-cache
