@@ -395,10 +395,23 @@ static bool choose_ways(const char *path)
 	return !ways.group || !ways.cdev || !strcmp(path, "both");
 }
 
+/* Every Nth test from the Kth on, so that the parts take about as long. */
+static unsigned int part = 1, parts = 1;
+
+static bool choose_part(const char *text)
+{
+	char end;
+
+	return sscanf(text, "%u/%u%c", &part, &parts, &end) == 2 && part >= 1 &&
+	       part <= parts;
+}
+
 static void usage(FILE *to)
 {
-	fputs("usage: kernel-tests [--list] [--seed N] [--path group|cdev|both] [GLOB...]\n"
-	      "Runs the tests whose name matches a GLOB; without one, all.\n"
+	fputs("usage: kernel-tests [--list] [--seed N] [--path group|cdev|both]\n"
+	      "                    [--part K/N] [GLOB...]\n"
+	      "Runs the tests whose name matches a GLOB; without one, all. Of these, the Kth\n"
+	      "part of N, as others may run the rest.\n"
 	      "Those that open devices run by group, by cdev (as NAME/cdev), or by both.\n",
 	      to);
 }
@@ -432,12 +445,13 @@ int main(int argc, char **argv)
 		{ "list", no_argument, NULL, 'l' },
 		{ "seed", required_argument, NULL, 's' },
 		{ "path", required_argument, NULL, 'p' },
+		{ "part", required_argument, NULL, 'n' },
 		{ "help", no_argument, NULL, 'h' },
 		{ 0 },
 	};
 	const char *slow = getenv("BARLEASE_SLOWNESS");
 	const struct test **order;
-	unsigned int left_out = 0;
+	unsigned int left_out = 0, nr = 0;
 	bool list = false;
 	size_t count;
 	int option;
@@ -461,6 +475,11 @@ int main(int argc, char **argv)
 				break;
 			usage(stderr);
 			return 2;
+		case 'n':
+			if (choose_part(optarg))
+				break;
+			usage(stderr);
+			return 2;
 		case 'h':
 			usage(stdout);
 			return 0;
@@ -478,7 +497,7 @@ int main(int argc, char **argv)
 	if (!list)
 		prepare();
 	for (size_t i = 0; i < count; i++) {
-		if (!wanted(order[i], argv + optind))
+		if (!wanted(order[i], argv + optind) || nr++ % parts != part - 1)
 			continue;
 		if (list)
 			printf("%s  %s\n", order[i]->name, order[i]->promise);
