@@ -6,6 +6,11 @@
  * device bound to the driver barlease-vfio-pci; they take no ownership and keep
  * no state. Unless said otherwise a function returns 0, or -1 with errno set as
  * docs/abi.md has it, and may be called from any thread at any time.
+ *
+ * A struct that starts with its size may grow at its end in later releases. The
+ * caller sets the size that it was compiled with. A smaller one is as good: what
+ * is missing has its default. Of a larger one the library takes no byte that it
+ * does not know, unless it is 0 (EINVAL), and gives 0.
  */
 #ifndef BARLEASE_H
 #define BARLEASE_H
@@ -54,7 +59,10 @@ int barlease_revoke(int device_fd, int lease_fd);
 /* Set the memory attribute of mappings made from now on. */
 int barlease_set_memattr(int device_fd, int lease_fd, uint32_t memattr);
 
-/* Read what the kernel knows of a lease. EINVAL: info->size is too small. */
+/*
+ * Read what the kernel knows of a lease. EINVAL: info->size is below 8, above
+ * 4096 or no multiple of 8; so too in the calls below.
+ */
 int barlease_get_info(int device_fd, int lease_fd, struct barlease_info *info);
 
 /*
@@ -72,14 +80,52 @@ int barlease_send(int sock, int lease_fd, const struct barlease_info *info);
 int barlease_recv(int sock, struct barlease_info *info);
 
 /*
- * mmap() length bytes of a lease from offset on, at an address that is
- * congruent to va_hint + offset (BARLEASE_VA_HINT_UNKNOWN: anywhere) so that
- * the kernel can use its largest pages. prot is PROT_READ or PROT_READ |
- * PROT_WRITE. When no such address is to be had, any other is used. Returns
- * MAP_FAILED with errno from mmap(); undo with munmap().
+ * The lessee's side: a map of a lease
  */
-void *barlease_mmap(int lease_fd, uint64_t offset, size_t length, int prot,
-		    uint64_t va_hint);
+
+struct barlease_map; /* opaque */
+
+/* Flags of barlease_map(). */
+#define BARLEASE_MAP_READONLY \
+	(1u << 0) /* to load from; all that a read-only lease allows */
+#define BARLEASE_MAP_PREFAULT (1u << 1) /* with all pages faulted in */
+#define BARLEASE_MAP_DONTFORK (1u << 2) /* a forked child does not get it */
+
+struct barlease_map_options {
+	uint32_t size;    /* set by the caller: sizeof(struct barlease_map_options) */
+	uint32_t flags;   /* BARLEASE_MAP_* */
+	uint64_t offset;  /* in the lease, whole pages */
+	uint64_t length;  /* 0: to the lease's end */
+	uint64_t va_hint; /* the lease's, of barlease_info, or BARLEASE_VA_HINT_UNKNOWN
+			   */
+};
+
+/*
+ * Map a lease, or the part of it that options name (NULL: all of it, for loads
+ * and stores), where the kernel can use the largest pages that va_hint and
+ * length allow; without such an address anywhere. The map has its own copy of
+ * the fd.
+ *
+ * Returns NULL with errno: EINVAL: a size, flag or byte of options that the
+ * library does not know, an offset within a page, or out of the lease's bounds;
+ * EACCES: a read-only lease without READONLY; ENODEV: the lease is revoked, or
+ * its device was closed; EOPNOTSUPP: the kernel can export such a DMABUF but not
+ * map it, as vfio-pci does from Linux 6.19 on; EIO: PREFAULT, and the device
+ * does not decode memory accesses; ENOTTY: PREFAULT, and it is no DMABUF; else
+ * what lseek(), dup() or mmap() said.
+ */
+struct barlease_map *barlease_map(int lease_fd,
+				  const struct barlease_map_options *options);
+
+/*
+ * Undo it. No thread may use the map any more; NULL is no map and no error. On
+ * an error, munmap()'s, the map is still there.
+ */
+int barlease_unmap(struct barlease_map *map);
+
+/* Where it begins, and how long it is: the length that was asked for. */
+void *barlease_map_addr(const struct barlease_map *map);
+size_t barlease_map_length(const struct barlease_map *map);
 
 /* Fault in all of the caller's mappings of a lease. */
 int barlease_prefault(int lease_fd);

@@ -12,7 +12,7 @@
 
 #include "barlease.h"
 #include "barlease_uapi.h"
-#include "info.h"
+#include "sized.h"
 
 /* data holds the feature's struct on entry and, for a GET, on return. */
 static int feature(int device_fd, uint32_t flags, void *data, size_t size)
@@ -88,7 +88,7 @@ int barlease_get_info(int device_fd, int lease_fd, struct barlease_info *info)
 	struct barlease_feature_info get = { .dmabuf_fd = lease_fd };
 	struct barlease_info known;
 
-	if (!barlease_info_valid(info)) {
+	if (!barlease_size_valid(info)) {
 		errno = EINVAL;
 		return -1;
 	}
@@ -107,6 +107,6 @@ int barlease_get_info(int device_fd, int lease_fd, struct barlease_info *info)
 		.va_hint = get.va_hint,
 		.faults = get.faults,
 	};
-	barlease_info_fill(info, &known);
+	barlease_sized_out(info, &known, sizeof(known));
 	return 0;
 }

@@ -115,17 +115,21 @@ static void an_fd_of_no_device_is_refused(void **state)
 	check_device_calls(fd, EBADF);
 }
 
-static void an_info_that_is_too_small_is_einval(void **state)
+static void a_size_that_is_none_is_einval(void **state)
 {
-	struct barlease_info info = { 0 };
+	static const uint32_t sizes[] = { 0, 1, 4, 7, 9, 12, 55, 57, 4104, UINT32_MAX };
+	struct barlease_info info;
 
 	(void)state;
-	for (info.size = 0; info.size < sizeof(info); info.size++) {
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		info.size = sizes[i];
 		assert_int_equal(barlease_get_info(-1, -1, &info), -1);
 		assert_int_equal(errno, EINVAL);
 	}
-	assert_int_equal(barlease_get_info(-1, -1, &info), -1);
-	assert_int_equal(errno, EBADF);
+	for (info.size = 8; info.size <= 4096; info.size += 8) {
+		assert_int_equal(barlease_get_info(-1, -1, &info), -1);
+		assert_int_equal(errno, EBADF);
+	}
 }
 
 int main(void)
@@ -135,7 +139,7 @@ int main(void)
 		cmocka_unit_test(a_device_that_is_not_there_is_enodev),
 		cmocka_unit_test(too_many_ranges_are_e2big),
 		cmocka_unit_test(an_fd_of_no_device_is_refused),
-		cmocka_unit_test(an_info_that_is_too_small_is_einval),
+		cmocka_unit_test(a_size_that_is_none_is_einval),
 	};
 
 	return cmocka_run_group_tests_name("arguments", tests, NULL, NULL);
