@@ -15,6 +15,7 @@
 #ifndef BARLEASE_H
 #define BARLEASE_H
 
+#include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -88,8 +89,10 @@ struct barlease_map; /* opaque */
 /* Flags of barlease_map(). */
 #define BARLEASE_MAP_READONLY \
 	(1u << 0) /* to load from; all that a read-only lease allows */
-#define BARLEASE_MAP_PREFAULT (1u << 1) /* with all pages faulted in */
-#define BARLEASE_MAP_DONTFORK (1u << 2) /* a forked child does not get it */
+#define BARLEASE_MAP_PREFAULT   (1u << 1) /* with all pages faulted in */
+#define BARLEASE_MAP_DONTFORK   (1u << 2) /* a forked child does not get it */
+#define BARLEASE_MAP_SURVIVE    (1u << 3) /* the program survives its loss, see below */
+#define BARLEASE_MAP_NO_HANDLER (1u << 4) /* SURVIVE without the library's handler */
 
 struct barlease_map_options {
 	uint32_t size;    /* set by the caller: sizeof(struct barlease_map_options) */
@@ -112,7 +115,8 @@ struct barlease_map_options {
  * its device was closed; EOPNOTSUPP: the kernel can export such a DMABUF but not
  * map it, as vfio-pci does from Linux 6.19 on; EIO: PREFAULT, and the device
  * does not decode memory accesses; ENOTTY: PREFAULT, and it is no DMABUF; else
- * what lseek(), dup() or mmap() said.
+ * what lseek(), fcntl(), mmap() or, for SURVIVE, memfd_create() and sigaction()
+ * said.
  */
 struct barlease_map *barlease_map(int lease_fd,
 				  const struct barlease_map_options *options);
@@ -126,6 +130,50 @@ int barlease_unmap(struct barlease_map *map);
 /* Where it begins, and how long it is: the length that was asked for. */
 void *barlease_map_addr(const struct barlease_map *map);
 size_t barlease_map_length(const struct barlease_map *map);
+
+/*
+ * SURVIVE. Where a page of the lease can't be reached any more, because the lease
+ * is revoked, its device closed or does not decode memory accesses, an access is
+ * SIGBUS, which ends the program. With SURVIVE the whole map is lost at the first
+ * such access, and the program goes on: all of the map reads as ones, as a PCI
+ * device that was removed, and what is stored there is dropped by the accessors,
+ * or, through a pointer, lands in memory that nobody else sees. A system call that
+ * is given an address of such a map may fail with EFAULT, before and after.
+ *
+ * The first map with SURVIVE and without NO_HANDLER installs a handler of SIGBUS
+ * for good. It takes what is a SURVIVE map's, and hands everything else to the
+ * handler or action that was there before. That one runs on the thread's
+ * alternate signal stack, if it has one. A program that installs a handler of its
+ * own later calls barlease_handle_sigbus() in it, or what sigaction() gave it.
+ * Nobody may close the fds of the library.
+ *
+ * A child of fork() has a copy of each map and may call any of these functions on
+ * it; the parent's maps are not affected, nor is the child's by the parent's. Of
+ * a map with DONTFORK it has the handle alone, to be given to barlease_unmap().
+ */
+
+/* 1: the map is lost; 0: not that anybody noticed, or it has no SURVIVE. */
+int barlease_map_lost(const struct barlease_map *map);
+
+/*
+ * Map the lease again where the lost map is, for all threads at once. Returns 0,
+ * also if it is not lost, or -1 and it stays lost: ENODEV: gone for good; EIO: the
+ * device still does not decode, or it was lost again meanwhile: try again later;
+ * EINVAL: no SURVIVE, or
+ * the parent's alone; else what mmap() or mremap() said.
+ */
+int barlease_map_restore(struct barlease_map *map);
+
+/*
+ * For a program that has its own handler of SIGBUS, with SA_SIGINFO: call this
+ * first, with what the handler was given. Returns 1 if it was a SURVIVE map's: the
+ * handler returns, and the access is done again. 0: it was not, or its pages could
+ * not be replaced. Async-signal-safe; keeps errno. (Declared where <signal.h>
+ * has siginfo_t, which plain ISO C does not let it have.)
+ */
+#ifdef SA_SIGINFO
+int barlease_handle_sigbus(int sig, siginfo_t *info, void *context);
+#endif
 
 /* Fault in all of the caller's mappings of a lease. */
 int barlease_prefault(int lease_fd);

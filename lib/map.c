@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* map.c - a lessee's map of a lease: the handle, from barlease_map() to unmap. */
+/* map.c - a lessee's map of a lease: the handle, from barlease_map() to its end. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -14,15 +14,21 @@
 #include "barlease.h"
 #include "place.h"
 #include "sized.h"
+#include "survive.h"
 
-#define KNOWN_FLAGS \
-	(BARLEASE_MAP_READONLY | BARLEASE_MAP_PREFAULT | BARLEASE_MAP_DONTFORK)
+#define KNOWN_FLAGS                                                             \
+	(BARLEASE_MAP_READONLY | BARLEASE_MAP_PREFAULT | BARLEASE_MAP_SURVIVE | \
+	 BARLEASE_MAP_DONTFORK | BARLEASE_MAP_NO_HANDLER)
 
 struct barlease_map {
 	char *addr;
-	size_t length; /* as the caller has it */
-	size_t span;   /* in whole pages */
-	int fd;        /* our own */
+	size_t length;   /* as the caller has it */
+	size_t span;     /* in whole pages */
+	uint64_t offset; /* in the lease */
+	uint32_t flags;
+	pid_t pid;                 /* whose it is, where a child has none */
+	int fd;                    /* our own */
+	struct survivor *survivor; /* NULL: it does not survive */
 };
 
 static size_t page_ceil(size_t length)
@@ -59,10 +65,15 @@ static bool is_dmabuf(int fd)
 	return ioctl(fd, DMA_BUF_IOCTL_SYNC, &sync) < 0 && errno == EINVAL;
 }
 
-static int map_pages(struct barlease_map *map, const struct barlease_map_options *o)
+static int protection(uint32_t flags)
 {
-	int prot = PROT_READ | (o->flags & BARLEASE_MAP_READONLY ? 0 : PROT_WRITE);
-	void *addr = barlease_place(map->fd, o->offset, o->length, prot, o->va_hint);
+	return PROT_READ | (flags & BARLEASE_MAP_READONLY ? 0 : PROT_WRITE);
+}
+
+static int map_pages(struct barlease_map *map, uint64_t va_hint)
+{
+	void *addr = barlease_place(map->fd, map->offset, map->length,
+				    protection(map->flags), va_hint);
 
 	if (addr == MAP_FAILED) {
 		/* Our arguments are right: it is one that can't be mapped at all. */
@@ -71,12 +82,26 @@ static int map_pages(struct barlease_map *map, const struct barlease_map_options
 		return -1;
 	}
 	map->addr = addr;
-	if (o->flags & BARLEASE_MAP_DONTFORK &&
+	if (map->flags & BARLEASE_MAP_DONTFORK &&
 	    madvise(map->addr, map->span, MADV_DONTFORK))
 		return -1;
-	if (o->flags & BARLEASE_MAP_PREFAULT)
+	if (map->flags & BARLEASE_MAP_PREFAULT)
 		return barlease_prefault(map->fd);
 	return 0;
+}
+
+static int make_survive(struct barlease_map *map)
+{
+	const struct survivor_options options = {
+		.prot = protection(map->flags),
+		.dontfork = map->flags & BARLEASE_MAP_DONTFORK,
+		.handler = !(map->flags & BARLEASE_MAP_NO_HANDLER),
+	};
+
+	if (!(map->flags & BARLEASE_MAP_SURVIVE))
+		return 0;
+	map->survivor = barlease_survivor_add(map->addr, map->span, &options);
+	return map->survivor ? 0 : -1;
 }
 
 /* map: what there is of it. */
@@ -107,20 +132,33 @@ struct barlease_map *barlease_map(int lease_fd,
 		return NULL;
 	map->length = o.length;
 	map->span = page_ceil(o.length);
+	map->offset = o.offset;
+	map->flags = o.flags;
+	map->pid = getpid();
 	/* Above the standard streams, should the caller have closed one. */
 	map->fd = fcntl(lease_fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-	if (map->fd < 0 || map_pages(map, &o)) {
+	if (map->fd < 0 || map_pages(map, o.va_hint) || make_survive(map)) {
 		discard(map);
 		return NULL;
 	}
 	return map;
 }
 
+/* In a child something else may be where a map was that it was not to have. */
+static int unmap_pages(struct barlease_map *map)
+{
+	if (map->survivor)
+		return barlease_survivor_unmap(map->survivor);
+	if (map->flags & BARLEASE_MAP_DONTFORK && map->pid != getpid())
+		return 0;
+	return munmap(map->addr, map->span);
+}
+
 int barlease_unmap(struct barlease_map *map)
 {
 	if (!map)
 		return 0;
-	if (munmap(map->addr, map->span))
+	if (unmap_pages(map))
 		return -1;
 	map->addr = NULL;
 	discard(map);
@@ -135,6 +173,25 @@ void *barlease_map_addr(const struct barlease_map *map)
 size_t barlease_map_length(const struct barlease_map *map)
 {
 	return map->length;
+}
+
+int barlease_map_lost(const struct barlease_map *map)
+{
+	return map->survivor && barlease_survivor_lost(map->survivor);
+}
+
+int barlease_map_restore(struct barlease_map *map)
+{
+	if (!map->survivor) {
+		errno = EINVAL;
+		return -1;
+	}
+	if (barlease_survivor_restore(map->survivor, map->fd, map->offset))
+		return -1;
+	/* A help only: it may be lost again by now. */
+	if (map->flags & BARLEASE_MAP_PREFAULT)
+		barlease_prefault(map->fd);
+	return 0;
 }
 
 int barlease_prefault(int lease_fd)

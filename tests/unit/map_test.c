@@ -23,8 +23,9 @@
 
 #define FILE_SIZE MIB(8)
 
-#define KNOWN_FLAGS \
-	(BARLEASE_MAP_READONLY | BARLEASE_MAP_PREFAULT | BARLEASE_MAP_DONTFORK)
+#define KNOWN_FLAGS                                                              \
+	(BARLEASE_MAP_READONLY | BARLEASE_MAP_PREFAULT | BARLEASE_MAP_DONTFORK | \
+	 BARLEASE_MAP_SURVIVE | BARLEASE_MAP_NO_HANDLER)
 
 static size_t page_size;
 static int file;
