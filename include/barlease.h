@@ -175,6 +175,22 @@ int barlease_map_restore(struct barlease_map *map);
 int barlease_handle_sigbus(int sig, siginfo_t *info, void *context);
 #endif
 
+/*
+ * Load and store at an offset of a map, which is a multiple of the width, by one
+ * access of that width. A lost map reads as ones, and nothing is stored in it; so
+ * does and so is what is outside the map, or not aligned, and a READONLY map drops
+ * stores. That ones were read because the map is lost barlease_map_lost() tells.
+ * Those without checks are in barlease_mmio.h.
+ */
+uint8_t barlease_read8(const struct barlease_map *map, uint64_t offset);
+uint16_t barlease_read16(const struct barlease_map *map, uint64_t offset);
+uint32_t barlease_read32(const struct barlease_map *map, uint64_t offset);
+uint64_t barlease_read64(const struct barlease_map *map, uint64_t offset);
+void barlease_write8(struct barlease_map *map, uint64_t offset, uint8_t value);
+void barlease_write16(struct barlease_map *map, uint64_t offset, uint16_t value);
+void barlease_write32(struct barlease_map *map, uint64_t offset, uint32_t value);
+void barlease_write64(struct barlease_map *map, uint64_t offset, uint64_t value);
+
 /* Fault in all of the caller's mappings of a lease. */
 int barlease_prefault(int lease_fd);
 

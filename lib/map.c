@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "barlease.h"
+#include "map.h"
 #include "place.h"
 #include "sized.h"
 #include "survive.h"
@@ -19,17 +20,6 @@
 #define KNOWN_FLAGS                                                             \
 	(BARLEASE_MAP_READONLY | BARLEASE_MAP_PREFAULT | BARLEASE_MAP_SURVIVE | \
 	 BARLEASE_MAP_DONTFORK | BARLEASE_MAP_NO_HANDLER)
-
-struct barlease_map {
-	char *addr;
-	size_t length;   /* as the caller has it */
-	size_t span;     /* in whole pages */
-	uint64_t offset; /* in the lease */
-	uint32_t flags;
-	pid_t pid;                 /* whose it is, where a child has none */
-	int fd;                    /* our own */
-	struct survivor *survivor; /* NULL: it does not survive */
-};
 
 static size_t page_ceil(size_t length)
 {

@@ -368,6 +368,11 @@ int barlease_survivor_unmap(struct survivor *s)
 	return ret;
 }
 
+bool barlease_survivor_not_live(const struct survivor *s)
+{
+	return (atomic_load_explicit(&s->state, memory_order_acquire) & PHASE) != LIVE;
+}
+
 /* The lease, mapped elsewhere and seen to be there; NULL with errno set. */
 static void *map_anew(struct survivor *s, int lease_fd, uint64_t offset)
 {

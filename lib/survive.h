@@ -28,6 +28,9 @@ int barlease_survivor_unmap(struct survivor *s);
 /* Is it lost? Then there is nothing of the lease left in it. */
 bool barlease_survivor_lost(struct survivor *s);
 
+/* The same, for who does not care what is left: one load. */
+bool barlease_survivor_not_live(const struct survivor *s);
+
 /* Map the lease there again, from offset on; see barlease_map_restore(). */
 int barlease_survivor_restore(struct survivor *s, int lease_fd, uint64_t offset);
 

@@ -91,13 +91,18 @@ static int teardown(void **state)
 	return barlease_unmap(map);
 }
 
-/* What a thread gets that has faulted at the map's first page, then or earlier. */
-static int handle(void)
+/* What a thread gets that has faulted there, now or earlier. */
+static int handle_at(void *addr)
 {
 	siginfo_t info = { .si_signo = SIGBUS, .si_code = BUS_ADRERR };
 
-	info.si_addr = barlease_map_addr(map);
+	info.si_addr = addr;
 	return barlease_handle_sigbus(SIGBUS, &info, NULL);
+}
+
+static int handle(void)
+{
+	return handle_at(barlease_map_addr(map));
 }
 
 static void *handle_in_thread(void *arg)
@@ -228,7 +233,7 @@ static void an_unmap_waits_for_handlers(void **state)
 	own = mmap(addr, page_size, PROT_READ, MAP_SHARED | MAP_FIXED_NOREPLACE, file,
 		   0);
 	assert_ptr_equal(own, addr);
-	assert_int_equal(handle(), 0);
+	assert_int_equal(handle_at(own), 0);
 	assert_int_equal(load(own, 0), page_word(0));
 	assert_int_equal(munmap(own, page_size), 0);
 	assert_int_equal(setup(NULL), 0);
