@@ -45,6 +45,20 @@ struct barlease_info {
 
 #define BARLEASE_VA_HINT_UNKNOWN UINT64_MAX
 
+/* What the driver of a device can do. */
+#define BARLEASE_CAN_EXPORT      (1u << 0)
+#define BARLEASE_CAN_REVOKE      (1u << 1)
+#define BARLEASE_CAN_SET_MEMATTR (1u << 2)
+#define BARLEASE_CAN_GET_INFO    (1u << 3)
+
+/*
+ * Ask which of the calls below a device takes: BARLEASE_CAN_* in *mask. With
+ * barlease-vfio-pci all, with vfio-pci EXPORT from Linux 6.19 on, where what is
+ * exported need not be one that can be mapped; other calls are ENOTTY there. What
+ * is no VFIO device can do nothing: 0.
+ */
+int barlease_features(int device_fd, uint32_t *mask);
+
 /*
  * Export ranges of a BAR (index 0 to 5) as one lease, end to end in the order
  * given. access is O_RDONLY or O_RDWR. Returns a DMABUF fd, close-on-exec, that

@@ -346,7 +346,7 @@ static const char *run(const struct test *test)
 
 static unsigned int passed, failed;
 
-static void run_by(const struct test *test, enum barlease_path path)
+static void run_by(const struct test *test, uint32_t path)
 {
 	time_t start = time(NULL), took;
 	const char *failure, *way;
