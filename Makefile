@@ -6,7 +6,8 @@
 KERNEL ?= 6.12
 BUILD ?= build
 CACHE := $(or $(BARLEASE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/barlease)
-export KERNEL BUILD
+PREFIX ?= /usr/local
+export KERNEL BUILD DESTDIR
 
 all: module user  ## build the module for Debian's kernel KERNEL, and the user space
 
@@ -77,6 +78,16 @@ deps:  ## install what building, the demo, the tests, the model and the lint nee
 	@packaging/deps --lint --kernel $(KERNEL)
 	@packaging/deps --model
 
+install: user  ## install the library: DESTDIR, PREFIX (/usr/local), LIBDIR (as meson has it below PREFIX)
+	meson configure $(BUILD) -Dprefix=$(PREFIX) $(if $(LIBDIR),-Dlibdir=$(LIBDIR))
+	meson install -C $(BUILD) --destdir "$(DESTDIR)"
+
+uninstall:  ## remove what make install has installed: DESTDIR, and the PREFIX that it was told
+	packaging/uninstall $(BUILD)
+
+install-driver:  ## give the driver to DKMS, which builds it for this kernel and for later ones
+	packaging/install-driver
+
 clean:  ## remove what was built
 	rm -rf $(BUILD)
 	find kernel tests/kernel/ptwalk \( -name '*.o' -o -name '*.ko' -o -name '*.mod' -o -name '*.mod.c' \
@@ -85,4 +96,5 @@ clean:  ## remove what was built
 distclean-cache:  ## remove the downloaded kernels, the Debian 13 with its QEMU, the logs of failed runs
 	rm -rf "$(CACHE)" 2>/dev/null || vm/as-root rm -rf --one-file-system "$(CACHE)"
 
-.PHONY: all help module test-module user demo check stress stress-bugs fuzz fuzz-bugs coverage model lint deps clean distclean-cache
+.PHONY: all help install install-driver uninstall module test-module user demo check stress stress-bugs fuzz fuzz-bugs \
+	coverage model lint deps clean distclean-cache

@@ -6,10 +6,16 @@
  * device bound to the driver barlease-vfio-pci; they take no ownership and keep
  * no state. Unless said otherwise a function returns 0, or -1 with errno set as
  * docs/abi.md has it, and may be called from any thread at any time.
+ *
+ * A struct that starts with its size may grow at its end in later releases. The
+ * caller sets the size that it was compiled with. A smaller one is as good: what
+ * is missing has its default. Of a larger one the library takes no byte that it
+ * does not know, unless it is 0 (EINVAL), and gives 0.
  */
 #ifndef BARLEASE_H
 #define BARLEASE_H
 
+#include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -39,6 +45,20 @@ struct barlease_info {
 
 #define BARLEASE_VA_HINT_UNKNOWN UINT64_MAX
 
+/* What the driver of a device can do. */
+#define BARLEASE_CAN_EXPORT      (1u << 0)
+#define BARLEASE_CAN_REVOKE      (1u << 1)
+#define BARLEASE_CAN_SET_MEMATTR (1u << 2)
+#define BARLEASE_CAN_GET_INFO    (1u << 3)
+
+/*
+ * Ask which of the calls below a device takes: BARLEASE_CAN_* in *mask. With
+ * barlease-vfio-pci all, with vfio-pci EXPORT from Linux 6.19 on, where what is
+ * exported need not be one that can be mapped; other calls are ENOTTY there. What
+ * is no VFIO device can do nothing: 0.
+ */
+int barlease_features(int device_fd, uint32_t *mask);
+
 /*
  * Export ranges of a BAR (index 0 to 5) as one lease, end to end in the order
  * given. access is O_RDONLY or O_RDWR. Returns a DMABUF fd, close-on-exec, that
@@ -54,7 +74,10 @@ int barlease_revoke(int device_fd, int lease_fd);
 /* Set the memory attribute of mappings made from now on. */
 int barlease_set_memattr(int device_fd, int lease_fd, uint32_t memattr);
 
-/* Read what the kernel knows of a lease. EINVAL: info->size is too small. */
+/*
+ * Read what the kernel knows of a lease. EINVAL: info->size is below 8, above
+ * 4096 or no multiple of 8; so too in the calls below.
+ */
 int barlease_get_info(int device_fd, int lease_fd, struct barlease_info *info);
 
 /*
@@ -72,14 +95,115 @@ int barlease_send(int sock, int lease_fd, const struct barlease_info *info);
 int barlease_recv(int sock, struct barlease_info *info);
 
 /*
- * mmap() length bytes of a lease from offset on, at an address that is
- * congruent to va_hint + offset (BARLEASE_VA_HINT_UNKNOWN: anywhere) so that
- * the kernel can use its largest pages. prot is PROT_READ or PROT_READ |
- * PROT_WRITE. When no such address is to be had, any other is used. Returns
- * MAP_FAILED with errno from mmap(); undo with munmap().
+ * The lessee's side: a map of a lease
  */
-void *barlease_mmap(int lease_fd, uint64_t offset, size_t length, int prot,
-		    uint64_t va_hint);
+
+struct barlease_map; /* opaque */
+
+/* Flags of barlease_map(). */
+#define BARLEASE_MAP_READONLY \
+	(1u << 0) /* to load from; all that a read-only lease allows */
+#define BARLEASE_MAP_PREFAULT   (1u << 1) /* with all pages faulted in */
+#define BARLEASE_MAP_DONTFORK   (1u << 2) /* a forked child does not get it */
+#define BARLEASE_MAP_SURVIVE    (1u << 3) /* the program survives its loss, see below */
+#define BARLEASE_MAP_NO_HANDLER (1u << 4) /* SURVIVE without the library's handler */
+
+struct barlease_map_options {
+	uint32_t size;    /* set by the caller: sizeof(struct barlease_map_options) */
+	uint32_t flags;   /* BARLEASE_MAP_* */
+	uint64_t offset;  /* in the lease, whole pages */
+	uint64_t length;  /* 0: to the lease's end */
+	uint64_t va_hint; /* the lease's, of barlease_info, or BARLEASE_VA_HINT_UNKNOWN
+			   */
+};
+
+/*
+ * Map a lease, or the part of it that options name (NULL: all of it, for loads
+ * and stores), where the kernel can use the largest pages that va_hint and
+ * length allow; without such an address anywhere. The map has its own copy of
+ * the fd.
+ *
+ * Returns NULL with errno: EINVAL: a size, flag or byte of options that the
+ * library does not know, an offset within a page, or out of the lease's bounds;
+ * EACCES: a read-only lease without READONLY; ENODEV: the lease is revoked, or
+ * its device was closed; EOPNOTSUPP: the kernel can export such a DMABUF but not
+ * map it, as vfio-pci does from Linux 6.19 on; EIO: PREFAULT, and the device
+ * does not decode memory accesses; ENOTTY: PREFAULT, and it is no DMABUF; else
+ * what lseek(), fcntl(), mmap() or, for SURVIVE, memfd_create() and sigaction()
+ * said.
+ */
+struct barlease_map *barlease_map(int lease_fd,
+				  const struct barlease_map_options *options);
+
+/*
+ * Undo it. No thread may use the map any more; NULL is no map and no error. On
+ * an error, munmap()'s, the map is still there.
+ */
+int barlease_unmap(struct barlease_map *map);
+
+/* Where it begins, and how long it is: the length that was asked for. */
+void *barlease_map_addr(const struct barlease_map *map);
+size_t barlease_map_length(const struct barlease_map *map);
+
+/*
+ * SURVIVE. Where a page of the lease can't be reached any more, because the lease
+ * is revoked, its device closed or does not decode memory accesses, an access is
+ * SIGBUS, which ends the program. With SURVIVE the whole map is lost at the first
+ * such access, and the program goes on: all of the map reads as ones, as a PCI
+ * device that was removed, and what is stored there is dropped by the accessors,
+ * or, through a pointer, lands in memory that nobody else sees. A system call that
+ * is given an address of such a map may fail with EFAULT, before and after.
+ *
+ * The first map with SURVIVE and without NO_HANDLER installs a handler of SIGBUS
+ * for good. It takes what is a SURVIVE map's, and hands everything else to the
+ * handler or action that was there before. That one runs on the thread's
+ * alternate signal stack, if it has one. A program that installs a handler of its
+ * own later calls barlease_handle_sigbus() in it, or what sigaction() gave it.
+ * Nobody may close the fds of the library.
+ *
+ * A child of fork() has a copy of each map and may call any of these functions on
+ * it; the parent's maps are not affected, nor is the child's by the parent's. Of
+ * a map with DONTFORK it has the handle alone, to be given to barlease_unmap().
+ */
+
+/* 1: the map is lost; 0: not that anybody noticed, or it has no SURVIVE. */
+int barlease_map_lost(const struct barlease_map *map);
+
+/*
+ * Map the lease again where the lost map is, for all threads at once. Returns 0,
+ * also if it is not lost, or -1 and it stays lost: ENODEV: gone for good; EIO: the
+ * device still does not decode, or it was lost again meanwhile: try again later;
+ * EINVAL: no SURVIVE, or
+ * the parent's alone; else what mmap() or mremap() said.
+ */
+int barlease_map_restore(struct barlease_map *map);
+
+/*
+ * For a program that has its own handler of SIGBUS, with SA_SIGINFO: call this
+ * first, with what the handler was given. Returns 1 if it was a SURVIVE map's: the
+ * handler returns, and the access is done again. 0: it was not, or its pages could
+ * not be replaced. Async-signal-safe; keeps errno. (Declared where <signal.h>
+ * has siginfo_t, which plain ISO C does not let it have.)
+ */
+#ifdef SA_SIGINFO
+int barlease_handle_sigbus(int sig, siginfo_t *info, void *context);
+#endif
+
+/*
+ * Load and store at an offset of a map, which is a multiple of the width, by one
+ * access of that width. A lost map reads as ones, and nothing is stored in it; so
+ * does and so is what is outside the map, or not aligned, and a READONLY map drops
+ * stores. That ones were read because the map is lost barlease_map_lost() tells.
+ * Those without checks are in barlease_mmio.h.
+ */
+uint8_t barlease_read8(const struct barlease_map *map, uint64_t offset);
+uint16_t barlease_read16(const struct barlease_map *map, uint64_t offset);
+uint32_t barlease_read32(const struct barlease_map *map, uint64_t offset);
+uint64_t barlease_read64(const struct barlease_map *map, uint64_t offset);
+void barlease_write8(struct barlease_map *map, uint64_t offset, uint8_t value);
+void barlease_write16(struct barlease_map *map, uint64_t offset, uint16_t value);
+void barlease_write32(struct barlease_map *map, uint64_t offset, uint32_t value);
+void barlease_write64(struct barlease_map *map, uint64_t offset, uint64_t value);
 
 /* Fault in all of the caller's mappings of a lease. */
 int barlease_prefault(int lease_fd);

@@ -18,10 +18,27 @@ extern "C" {
 #define BARLEASE_DRIVER "barlease-vfio-pci"
 #define BARLEASE_BARS   6
 
+/* What kind of BAR it is. */
+#define BARLEASE_BAR_IO           (1u << 0) /* of I/O ports: can't be leased */
+#define BARLEASE_BAR_MEMORY       (1u << 1)
+#define BARLEASE_BAR_64BIT        (1u << 2) /* takes the next one's place, too */
+#define BARLEASE_BAR_PREFETCHABLE (1u << 3)
+
 struct barlease_bar {
 	uint64_t size;   /* bytes; 0: not implemented */
 	uint64_t offset; /* of the region in the device fd */
-	uint32_t flags;  /* VFIO_REGION_INFO_FLAG_* */
+	uint32_t flags; /* VFIO_REGION_INFO_FLAG_*; one without _MMAP can't be leased */
+	uint32_t kind;  /* BARLEASE_BAR_*; 0: not implemented */
+};
+
+/* Where the MSI-X table and its pending bits are: their pages can't be leased. */
+struct barlease_msix {
+	uint32_t nr_vectors; /* 0: it has no MSI-X */
+	uint32_t table_bar;
+	uint32_t table_offset;
+	uint32_t pba_bar;
+	uint32_t pba_offset;
+	uint32_t reserved;
 };
 
 struct barlease_device {
@@ -33,6 +50,8 @@ struct barlease_device {
 	uint32_t ioas_id; /* by cdev: its I/O address space */
 	char bdf[16];     /* "0000:01:00.0" */
 	struct barlease_bar bars[BARLEASE_BARS];
+	struct barlease_msix msix;
+	uint64_t reserved[16]; /* for what comes later: the struct does not grow */
 };
 
 /*
@@ -41,6 +60,27 @@ struct barlease_device {
  * device, or the driver is not loaded or does not want it.
  */
 int barlease_device_bind(const char *bdf, const char *driver);
+
+/* What a device is bound to. */
+struct barlease_binding {
+	uint32_t size; /* set by the caller: sizeof(struct barlease_binding) */
+	uint32_t reserved;
+	char driver[64];   /* "": none */
+	char override[64]; /* driver_override; "": none */
+};
+
+/*
+ * Read that, before barlease_device_bind(). EINVAL: bdf is no address, or the size
+ * is none; ENODEV: no such device; ERANGE: a name is longer than is known of.
+ */
+int barlease_device_get_binding(const char *bdf, struct barlease_binding *binding);
+
+/*
+ * Take a device from its driver and restore what was there (as root): the
+ * override, and the driver, or none. EINVAL: as above, or a name is none; ENODEV:
+ * no such device or driver, or that does not want it.
+ */
+int barlease_device_unbind(const char *bdf, const struct barlease_binding *binding);
 
 /*
  * Open a device by its address, and read its BARs: by its cdev with an iommufd
@@ -57,14 +97,12 @@ int barlease_device_open(struct barlease_device *dev, const char *bdf);
  * EINVAL may be either of: it is open by cdev elsewhere; its DMA is not coherent
  * with the CPU's caches, which iommufd demands.
  */
-enum barlease_path {
-	BARLEASE_PATH_ANY,
-	BARLEASE_PATH_CDEV,
-	BARLEASE_PATH_GROUP,
-};
+#define BARLEASE_PATH_ANY   0u
+#define BARLEASE_PATH_CDEV  1u
+#define BARLEASE_PATH_GROUP 2u
 
 int barlease_device_open_path(struct barlease_device *dev, const char *bdf,
-			      enum barlease_path path);
+			      uint32_t path);
 
 /*
  * Open one more device in the way, and with the container or I/O address space,

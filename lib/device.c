@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * device.c - a PCI device under VFIO: bind it, open it by its cdev and an
- * iommufd or by its group and a container, reset it, write its command register.
+ * device.c - a PCI device under VFIO: open it by its cdev and an iommufd or by
+ * its group and a container, reset it, write its command register.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -20,95 +20,14 @@
 #include <unistd.h>
 
 #include "barlease_device.h"
+#include "bars.h"
 #include "iommufd.h"
-
-#define PCI_SYSFS "/sys/bus/pci"
+#include "sysfs.h"
 
 #define RESET_PATIENCE_S   10
 #define RESET_PAUSE_MS     4
 #define RESET_PAUSE_MAX_MS 512
 #define NS_PER_MS          1000000L
-
-/* Write out the address in full; nothing else gets into a sysfs path. */
-static int parse_bdf(const char *bdf, char out[16])
-{
-	unsigned int domain, bus, dev, fn;
-	int end = 0;
-
-	if (sscanf(bdf, "%8x:%2x:%2x.%1u%n", &domain, &bus, &dev, &fn, &end) != 4 ||
-	    bdf[end] || dev > 31 || fn > 7 ||
-	    snprintf(out, 16, "%04x:%02x:%02x.%u", domain, bus, dev, fn) >= 16) {
-		errno = EINVAL;
-		return -1;
-	}
-	return 0;
-}
-
-/*
- * What a link in the device's sysfs directory points to, without its path; NULL
- * with errno set when there is no such link. target is where the text lives.
- */
-static const char *link_name(const char *bdf, const char *link, char target[PATH_MAX])
-{
-	char path[PATH_MAX], *slash;
-	ssize_t len;
-
-	snprintf(path, sizeof(path), PCI_SYSFS "/devices/%s/%s", bdf, link);
-	len = readlink(path, target, PATH_MAX - 1);
-	if (len < 0)
-		return NULL;
-	target[len] = '\0';
-	slash = strrchr(target, '/');
-	return slash ? slash + 1 : target;
-}
-
-static int write_file(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	int saved;
-	ssize_t len;
-
-	if (fd < 0)
-		return -1;
-	len = write(fd, text, strlen(text));
-	saved = errno;
-	close(fd);
-	errno = saved;
-	return len < 0 ? -1 : 0;
-}
-
-int barlease_device_bind(const char *bdf, const char *driver)
-{
-	char address[16], path[PATH_MAX], target[PATH_MAX];
-	const char *bound;
-
-	if (parse_bdf(bdf, address))
-		return -1;
-
-	snprintf(path, sizeof(path), PCI_SYSFS "/devices/%s/driver_override", address);
-	if (write_file(path, driver ? driver : "\n")) {
-		if (errno == ENOENT)
-			errno = ENODEV;
-		return -1;
-	}
-
-	bound = link_name(address, "driver", target);
-	if (bound && driver && strcmp(bound, driver) == 0)
-		return 0;
-	snprintf(path, sizeof(path), PCI_SYSFS "/devices/%s/driver/unbind", address);
-	if (bound && write_file(path, address))
-		return -1;
-	if (write_file(PCI_SYSFS "/drivers_probe", address))
-		return -1;
-
-	/* The kernel does not say so when it finds no such driver. */
-	bound = link_name(address, "driver", target);
-	if (driver && (!bound || strcmp(bound, driver) != 0)) {
-		errno = ENODEV;
-		return -1;
-	}
-	return 0;
-}
 
 static void close_fd(int *fd)
 {
@@ -255,28 +174,8 @@ static int open_by_any(struct barlease_device *dev)
 	}
 }
 
-static int region_info(int device_fd, uint32_t index, struct vfio_region_info *info)
-{
-	*info = (struct vfio_region_info){ .argsz = sizeof(*info), .index = index };
-	return ioctl(device_fd, VFIO_DEVICE_GET_REGION_INFO, info);
-}
-
-static int read_bars(struct barlease_device *dev)
-{
-	struct vfio_region_info info;
-
-	for (int i = 0; i < BARLEASE_BARS; i++) {
-		if (region_info(dev->device_fd, i, &info) < 0)
-			return -1;
-		dev->bars[i].size = info.size;
-		dev->bars[i].offset = info.offset;
-		dev->bars[i].flags = info.flags;
-	}
-	return 0;
-}
-
-static int open_device(struct barlease_device *dev, const char *bdf,
-		       enum barlease_path path, const struct barlease_device *beside)
+static int open_device(struct barlease_device *dev, const char *bdf, uint32_t path,
+		       const struct barlease_device *beside)
 {
 	char target[PATH_MAX];
 	const char *group;
@@ -288,9 +187,9 @@ static int open_device(struct barlease_device *dev, const char *bdf,
 		.iommu_fd = -1,
 		.device_fd = -1,
 	};
-	if (parse_bdf(bdf, dev->bdf))
+	if (barlease_parse_bdf(bdf, dev->bdf))
 		return -1;
-	group = link_name(dev->bdf, "iommu_group", target);
+	group = barlease_link_name(dev->bdf, "iommu_group", target);
 	if (!group) {
 		errno = ENODEV;
 		return -1;
@@ -311,7 +210,7 @@ static int open_device(struct barlease_device *dev, const char *bdf,
 		errno = EINVAL;
 		ret = -1;
 	}
-	if (ret == 0 && read_bars(dev) == 0)
+	if (ret == 0 && barlease_read_bars(dev) == 0)
 		return 0;
 
 	saved = errno;
@@ -326,7 +225,7 @@ int barlease_device_open(struct barlease_device *dev, const char *bdf)
 }
 
 int barlease_device_open_path(struct barlease_device *dev, const char *bdf,
-			      enum barlease_path path)
+			      uint32_t path)
 {
 	return open_device(dev, bdf, path, NULL);
 }
@@ -414,7 +313,8 @@ int barlease_device_command(struct barlease_device *dev, uint16_t set, uint16_t 
 	struct vfio_region_info config;
 	uint16_t command;
 
-	if (region_info(dev->device_fd, VFIO_PCI_CONFIG_REGION_INDEX, &config) < 0)
+	if (barlease_region_info(dev->device_fd, VFIO_PCI_CONFIG_REGION_INDEX,
+				 &config) < 0)
 		return -1;
 	if (pread(dev->device_fd, &command, sizeof(command),
 		  config.offset + PCI_COMMAND) != sizeof(command))

@@ -12,21 +12,42 @@
 
 #include "barlease.h"
 #include "barlease_uapi.h"
-#include "info.h"
+#include "operations.h"
+#include "sized.h"
 
 /* data holds the feature's struct on entry and, for a GET, on return. */
-static int feature(int device_fd, uint32_t flags, void *data, size_t size)
+static int feature(int device_fd, int operation, void *data, size_t size)
 {
 	union {
 		struct vfio_device_feature head;
 		char bytes[sizeof(struct vfio_device_feature) + 64];
-	} arg = { .head = { .argsz = sizeof(arg.head) + size, .flags = flags } };
+	} arg = { .head = { .argsz = sizeof(arg.head) + size,
+			    .flags = operations[operation].flags } };
 
 	_Static_assert(sizeof(struct barlease_feature_info) <= 64, "arg is too small");
 	memcpy(arg.head.data, data, size);
 	if (ioctl(device_fd, VFIO_DEVICE_FEATURE, &arg) < 0)
 		return -1;
 	memcpy(data, arg.head.data, size);
+	return 0;
+}
+
+int barlease_features(int device_fd, uint32_t *mask)
+{
+	uint32_t can = 0;
+
+	for (int i = 0; i < NR_OPERATIONS; i++) {
+		struct vfio_device_feature probe = {
+			.argsz = sizeof(probe),
+			.flags = operations[i].flags | VFIO_DEVICE_FEATURE_PROBE,
+		};
+
+		if (ioctl(device_fd, VFIO_DEVICE_FEATURE, &probe) == 0)
+			can |= operations[i].bit;
+		else if (errno != ENOTTY)
+			return -1;
+	}
+	*mask = can;
 	return 0;
 }
 
@@ -49,7 +70,7 @@ int barlease_export(int device_fd, uint32_t bar, const struct barlease_range *ra
 		return -1;
 
 	arg->argsz = size;
-	arg->flags = VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_DMA_BUF;
+	arg->flags = operations[EXPORT].flags;
 	dma_buf = (void *)arg->data;
 	dma_buf->region_index = bar;
 	dma_buf->open_flags = access | O_CLOEXEC;
@@ -68,8 +89,7 @@ int barlease_revoke(int device_fd, int lease_fd)
 {
 	struct barlease_feature_revoke revoke = { .dmabuf_fd = lease_fd };
 
-	return feature(device_fd, VFIO_DEVICE_FEATURE_SET | BARLEASE_FEATURE_REVOKE,
-		       &revoke, sizeof(revoke));
+	return feature(device_fd, REVOKE, &revoke, sizeof(revoke));
 }
 
 int barlease_set_memattr(int device_fd, int lease_fd, uint32_t memattr)
@@ -79,8 +99,7 @@ int barlease_set_memattr(int device_fd, int lease_fd, uint32_t memattr)
 		.memattr = memattr,
 	};
 
-	return feature(device_fd, VFIO_DEVICE_FEATURE_SET | BARLEASE_FEATURE_MEMATTR,
-		       &set, sizeof(set));
+	return feature(device_fd, MEMATTR, &set, sizeof(set));
 }
 
 int barlease_get_info(int device_fd, int lease_fd, struct barlease_info *info)
@@ -88,12 +107,11 @@ int barlease_get_info(int device_fd, int lease_fd, struct barlease_info *info)
 	struct barlease_feature_info get = { .dmabuf_fd = lease_fd };
 	struct barlease_info known;
 
-	if (!barlease_info_valid(info)) {
+	if (!barlease_size_valid(info)) {
 		errno = EINVAL;
 		return -1;
 	}
-	if (feature(device_fd, VFIO_DEVICE_FEATURE_GET | BARLEASE_FEATURE_INFO, &get,
-		    sizeof(get)))
+	if (feature(device_fd, INFO, &get, sizeof(get)))
 		return -1;
 
 	known = (struct barlease_info){
@@ -107,6 +125,6 @@ int barlease_get_info(int device_fd, int lease_fd, struct barlease_info *info)
 		.va_hint = get.va_hint,
 		.faults = get.faults,
 	};
-	barlease_info_fill(info, &known);
+	barlease_sized_out(info, &known, sizeof(known));
 	return 0;
 }

@@ -1,61 +1,187 @@
 // SPDX-License-Identifier: MIT
-/* map.c - what a lessee does with a lease: map it where huge pages fit, prefault. */
+/* map.c - a lessee's map of a lease: the handle, from barlease_map() to its end. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/dma-buf.h>
+#include <stdbool.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "barlease.h"
+#include "map.h"
+#include "place.h"
+#include "sized.h"
+#include "survive.h"
 
-/* Other threads may take an address between its choice and its use. */
-#define TRIES 8
+#define KNOWN_FLAGS                                                             \
+	(BARLEASE_MAP_READONLY | BARLEASE_MAP_PREFAULT | BARLEASE_MAP_SURVIVE | \
+	 BARLEASE_MAP_DONTFORK | BARLEASE_MAP_NO_HANDLER)
 
-/*
- * Find a free range of addresses that is congruent to target, in whole pages,
- * modulo align. Returns NULL when there is none.
- */
-static void *find_address(size_t length, uint64_t target, size_t align)
+static size_t page_ceil(size_t length)
 {
-	size_t room, page_size = sysconf(_SC_PAGESIZE);
-	char *free_range;
+	size_t page_size = sysconf(_SC_PAGESIZE);
 
-	if (__builtin_add_overflow(length, align, &room))
-		return NULL;
-	free_range = mmap(NULL, room, PROT_NONE,
-			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (free_range == MAP_FAILED)
-		return NULL;
-	/*
-	 * Mapping over the reservation would be simpler, but an mmap() that fails
-	 * may or may not have removed what it was to replace: then nobody knows
-	 * whose pages those are. So let go, and ask for the address politely.
-	 */
-	munmap(free_range, room);
-	return free_range + ((target - (uintptr_t)free_range) & (align - page_size));
+	return (length + page_size - 1) & -page_size;
 }
 
-void *barlease_mmap(int lease_fd, uint64_t offset, size_t length, int prot,
-		    uint64_t va_hint)
+/* Fill in what the caller left open, and refuse what is out of bounds. */
+static int resolve(int lease_fd, struct barlease_map_options *o)
 {
-	static const size_t aligns[] = { 1UL << 30, 1UL << 21 };
+	off_t size = lseek(lease_fd, 0, SEEK_END);
 
-	for (int i = 0; i < 2 && va_hint != BARLEASE_VA_HINT_UNKNOWN; i++) {
-		for (int tries = 0; tries < TRIES; tries++) {
-			void *map, *want = find_address(length, va_hint + offset,
-							aligns[i]);
+	if (size < 0)
+		return -1;
+	if (o->flags & ~KNOWN_FLAGS || o->offset & (sysconf(_SC_PAGESIZE) - 1) ||
+	    o->offset >= (uint64_t)size || o->length > size - o->offset)
+		goto fail;
+	if (o->length == 0)
+		o->length = size - o->offset;
+	if (o->length <= PTRDIFF_MAX)
+		return 0;
+fail:
+	errno = EINVAL;
+	return -1;
+}
 
-			if (!want)
-				break;
-			map = mmap(want, length, prot, MAP_SHARED | MAP_FIXED_NOREPLACE,
-				   lease_fd, offset);
-			if (map != MAP_FAILED || errno != EEXIST)
-				return map;
-		}
+/* Of DMABUFs alone the ioctl says that it does not know these flags. */
+static bool is_dmabuf(int fd)
+{
+	struct dma_buf_sync sync = { .flags = ~0ULL };
+
+	return ioctl(fd, DMA_BUF_IOCTL_SYNC, &sync) < 0 && errno == EINVAL;
+}
+
+static int protection(uint32_t flags)
+{
+	return PROT_READ | (flags & BARLEASE_MAP_READONLY ? 0 : PROT_WRITE);
+}
+
+static int map_pages(struct barlease_map *map, uint64_t va_hint)
+{
+	void *addr = barlease_place(map->fd, map->offset, map->length,
+				    protection(map->flags), va_hint);
+
+	if (addr == MAP_FAILED) {
+		/* Our arguments are right: it is one that can't be mapped at all. */
+		if (errno == EINVAL)
+			errno = is_dmabuf(map->fd) ? EOPNOTSUPP : EINVAL;
+		return -1;
 	}
-	return mmap(NULL, length, prot, MAP_SHARED, lease_fd, offset);
+	map->addr = addr;
+	if (map->flags & BARLEASE_MAP_DONTFORK &&
+	    madvise(map->addr, map->span, MADV_DONTFORK))
+		return -1;
+	if (map->flags & BARLEASE_MAP_PREFAULT)
+		return barlease_prefault(map->fd);
+	return 0;
+}
+
+static int make_survive(struct barlease_map *map)
+{
+	const struct survivor_options options = {
+		.prot = protection(map->flags),
+		.dontfork = map->flags & BARLEASE_MAP_DONTFORK,
+		.handler = !(map->flags & BARLEASE_MAP_NO_HANDLER),
+	};
+
+	if (!(map->flags & BARLEASE_MAP_SURVIVE))
+		return 0;
+	map->survivor = barlease_survivor_add(map->addr, map->span, &options);
+	return map->survivor ? 0 : -1;
+}
+
+/* map: what there is of it. */
+static void discard(struct barlease_map *map)
+{
+	int saved = errno;
+
+	if (map->addr)
+		munmap(map->addr, map->span);
+	if (map->fd >= 0)
+		close(map->fd);
+	free(map);
+	errno = saved;
+}
+
+struct barlease_map *barlease_map(int lease_fd,
+				  const struct barlease_map_options *options)
+{
+	struct barlease_map_options o = { .va_hint = BARLEASE_VA_HINT_UNKNOWN };
+	struct barlease_map *map;
+
+	if (options && barlease_sized_in(&o, sizeof(o), options))
+		return NULL;
+	if (resolve(lease_fd, &o))
+		return NULL;
+	map = calloc(1, sizeof(*map));
+	if (!map)
+		return NULL;
+	map->length = o.length;
+	map->span = page_ceil(o.length);
+	map->offset = o.offset;
+	map->flags = o.flags;
+	map->pid = getpid();
+	/* Above the standard streams, should the caller have closed one. */
+	map->fd = fcntl(lease_fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+	if (map->fd < 0 || map_pages(map, o.va_hint) || make_survive(map)) {
+		discard(map);
+		return NULL;
+	}
+	return map;
+}
+
+/* In a child something else may be where a map was that it was not to have. */
+static int unmap_pages(struct barlease_map *map)
+{
+	if (map->survivor)
+		return barlease_survivor_unmap(map->survivor);
+	if (map->flags & BARLEASE_MAP_DONTFORK && map->pid != getpid())
+		return 0;
+	return munmap(map->addr, map->span);
+}
+
+int barlease_unmap(struct barlease_map *map)
+{
+	if (!map)
+		return 0;
+	if (unmap_pages(map))
+		return -1;
+	map->addr = NULL;
+	discard(map);
+	return 0;
+}
+
+void *barlease_map_addr(const struct barlease_map *map)
+{
+	return map->addr;
+}
+
+size_t barlease_map_length(const struct barlease_map *map)
+{
+	return map->length;
+}
+
+int barlease_map_lost(const struct barlease_map *map)
+{
+	return map->survivor && barlease_survivor_lost(map->survivor);
+}
+
+int barlease_map_restore(struct barlease_map *map)
+{
+	if (!map->survivor) {
+		errno = EINVAL;
+		return -1;
+	}
+	if (barlease_survivor_restore(map->survivor, map->fd, map->offset))
+		return -1;
+	/* A help only: it may be lost again by now. */
+	if (map->flags & BARLEASE_MAP_PREFAULT)
+		barlease_prefault(map->fd);
+	return 0;
 }
 
 int barlease_prefault(int lease_fd)

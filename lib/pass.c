@@ -13,7 +13,7 @@
 
 #include "barlease.h"
 #include "barlease_uapi.h"
-#include "info.h"
+#include "sized.h"
 
 #define MAGIC 0x31534c42 /* "BLS1" */
 
@@ -54,23 +54,22 @@ int barlease_send(int sock, int lease_fd, const struct barlease_info *info)
 		.msg_controllen = CMSG_SPACE(sizeof(int)),
 	};
 	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
+	struct barlease_info known = { .va_hint = BARLEASE_VA_HINT_UNKNOWN };
 	ssize_t sent;
 
-	if (!barlease_info_valid(info)) {
-		errno = EINVAL;
+	if (barlease_sized_in(&known, sizeof(known), info))
 		return -1;
-	}
 	message = (struct message){
 		.magic = MAGIC,
-		.state = info->state,
-		.id = info->id,
-		.length = info->length,
-		.va_hint = info->va_hint,
-		.faults = info->faults,
-		.nr_ranges = info->nr_ranges,
-		.nr_spans = info->nr_spans,
-		.memattr = info->memattr,
-		.access = info->access,
+		.state = known.state,
+		.id = known.id,
+		.length = known.length,
+		.va_hint = known.va_hint,
+		.faults = known.faults,
+		.nr_ranges = known.nr_ranges,
+		.nr_spans = known.nr_spans,
+		.memattr = known.memattr,
+		.access = known.access,
 	};
 	cmsg->cmsg_level = SOL_SOCKET;
 	cmsg->cmsg_type = SCM_RIGHTS;
@@ -137,7 +136,7 @@ int barlease_recv(int sock, struct barlease_info *info)
 	ssize_t got;
 	int fd;
 
-	if (!barlease_info_valid(info)) {
+	if (!barlease_size_valid(info)) {
 		errno = EINVAL;
 		return -1;
 	}
@@ -172,6 +171,6 @@ int barlease_recv(int sock, struct barlease_info *info)
 		.va_hint = message.va_hint,
 		.faults = message.faults,
 	};
-	barlease_info_fill(info, &known);
+	barlease_sized_out(info, &known, sizeof(known));
 	return fd;
 }

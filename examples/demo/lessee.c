@@ -98,11 +98,17 @@ static void ask(char *path)
 
 static void map_lease(char *args)
 {
-	int prot = PROT_READ | (info.access == O_RDWR ? PROT_WRITE : 0);
+	struct barlease_map_options options = {
+		.size = sizeof(options),
+		.flags = info.access == O_RDWR ? 0 : BARLEASE_MAP_READONLY,
+		.va_hint = info.va_hint,
+	};
+	struct barlease_map *whole = barlease_map(lease, &options);
 
 	(void)args;
-	map = barlease_mmap(lease, 0, info.length, prot, info.va_hint);
-	answer_result(map == MAP_FAILED ? -1 : 0, "mapped");
+	answer_result(whole ? 0 : -1, "mapped");
+	if (whole)
+		map = barlease_map_addr(whole);
 }
 
 static int parse_prot(const char *text)
@@ -172,20 +178,28 @@ static void load_labels(char *args)
 /* One mapping of the pages on both sides of OFFSET: the labels that it shows. */
 static void load_seam(char *offset)
 {
+	struct barlease_map_options options = {
+		.size = sizeof(options),
+		.flags = BARLEASE_MAP_READONLY,
+		.offset = strtoull(offset, NULL, 0) - PAGE_SIZE,
+		.length = 2 * PAGE_SIZE,
+		.va_hint = info.va_hint,
+	};
+	struct barlease_map *seam = barlease_map(lease, &options);
 	uint64_t before, after;
-	char *seam = barlease_mmap(lease, strtoull(offset, NULL, 0) - PAGE_SIZE,
-				   2 * PAGE_SIZE, PROT_READ, info.va_hint);
+	char *pages;
 
-	if (seam == MAP_FAILED) {
+	if (!seam) {
 		answer_errno();
 		return;
 	}
-	if (try_load((uint64_t *)seam, &before) &&
-	    try_load((uint64_t *)(seam + PAGE_SIZE), &after))
+	pages = barlease_map_addr(seam);
+	if (try_load((uint64_t *)pages, &before) &&
+	    try_load((uint64_t *)(pages + PAGE_SIZE), &after))
 		answer("0x%" PRIx64 ", 0x%" PRIx64, before, after);
 	else
 		answer("SIGBUS");
-	munmap(seam, 2 * PAGE_SIZE);
+	barlease_unmap(seam);
 }
 
 /* Never the same value twice: whoever watches the word sees each store. */

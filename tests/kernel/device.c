@@ -108,7 +108,7 @@ void remove_and_rescan(const char *bdf)
 
 /* Shared with the tests' processes. */
 static struct {
-	enum barlease_path chosen;
+	uint32_t chosen;
 	bool used;
 } * path;
 
@@ -118,7 +118,7 @@ void path_prepare(void)
 			      MAP_SHARED | MAP_ANONYMOUS, -1, 0));
 }
 
-void path_choose(enum barlease_path chosen)
+void path_choose(uint32_t chosen)
 {
 	path->chosen = chosen;
 	path->used = false;

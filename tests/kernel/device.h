@@ -50,7 +50,7 @@ void remove_and_rescan(const char *bdf);
  * is forked; afterwards it is known whether that test opened any.
  */
 void path_prepare(void);
-void path_choose(enum barlease_path path);
+void path_choose(uint32_t path);
 bool path_was_used(void);
 bool path_is_cdev(void);
 

@@ -351,7 +351,7 @@ static const char *run(const struct test *test)
 
 static unsigned int passed, failed;
 
-static void run_by(const struct test *test, enum barlease_path path)
+static void run_by(const struct test *test, uint32_t path)
 {
 	time_t start = time(NULL), took;
 	const char *failure, *way;
@@ -373,26 +373,31 @@ static void run_by(const struct test *test, enum barlease_path path)
 }
 
 /*
- * Tests that open devices run once for each way to do it. Where the kernel does
- * not have a way that was asked for they fail.
+ * Tests that open devices run once for each way to do it, or by turns one this way
+ * and one that; the seed says who begins. Where the kernel does not have a way that
+ * was asked for they fail.
  */
 static struct {
-	bool group, cdev;
-} ways = { true, true };
+	bool group, cdev, turns;
+} ways = { true, true, false };
 
 static void run_by_all(const struct test *test)
 {
-	if (ways.group)
+	static unsigned int nr;
+	bool group = ways.turns ? (nr++ + seed) % 2 : ways.group;
+
+	if (group)
 		run_by(test, BARLEASE_PATH_GROUP);
-	if (ways.cdev && (!ways.group || path_was_used()))
+	if (ways.turns ? !group : ways.cdev && (!group || path_was_used()))
 		run_by(test, BARLEASE_PATH_CDEV);
 }
 
 static bool choose_ways(const char *path)
 {
+	ways.turns = strcmp(path, "turns") == 0;
 	ways.group = strcmp(path, "cdev") != 0;
 	ways.cdev = strcmp(path, "group") != 0;
-	return !ways.group || !ways.cdev || !strcmp(path, "both");
+	return !ways.group || !ways.cdev || ways.turns || !strcmp(path, "both");
 }
 
 /* Every Nth test from the Kth on, so that the parts take about as long. */
@@ -408,11 +413,12 @@ static bool choose_part(const char *text)
 
 static void usage(FILE *to)
 {
-	fputs("usage: kernel-tests [--list] [--seed N] [--path group|cdev|both]\n"
+	fputs("usage: kernel-tests [--list] [--seed N] [--path group|cdev|both|turns]\n"
 	      "                    [--part K/N] [GLOB...]\n"
 	      "Runs the tests whose name matches a GLOB; without one, all. Of these, the Kth\n"
 	      "part of N, as others may run the rest.\n"
-	      "Those that open devices run by group, by cdev (as NAME/cdev), or by both.\n",
+	      "Those that open devices run by group, by cdev (as NAME/cdev), by both, or by\n"
+	      "turns, each test by one of them.\n",
 	      to);
 }
 

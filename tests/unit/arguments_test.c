@@ -115,17 +115,73 @@ static void an_fd_of_no_device_is_refused(void **state)
 	check_device_calls(fd, EBADF);
 }
 
-static void an_info_that_is_too_small_is_einval(void **state)
+static void what_is_no_device_has_no_features(void **state)
 {
+	int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	uint32_t mask = 5;
+
+	(void)state;
+	assert_return_code(fd, errno);
+	assert_int_equal(barlease_features(fd, &mask), 0);
+	assert_int_equal(mask, 0);
+	close(fd);
+	mask = 5;
+	assert_int_equal(barlease_features(fd, &mask), -1);
+	assert_int_equal(errno, EBADF);
+	assert_int_equal(mask, 5);
+}
+
+static void check_no_binding(const char *bdf, const struct barlease_binding *binding,
+			     int error)
+{
+	errno = 0;
+	assert_int_equal(barlease_device_unbind(bdf, binding), -1);
+	assert_int_equal(errno, error);
+}
+
+static void a_binding_that_is_none_is_einval(void **state)
+{
+	const char *none = "fffff:ff:1f.7";
+	struct barlease_binding binding = { 0 };
+
+	(void)state;
+	check_no_binding(none, &binding, EINVAL);
+	assert_int_equal(barlease_device_get_binding(none, &binding), -1);
+	assert_int_equal(errno, EINVAL);
+	binding.size = sizeof(binding);
+	check_no_binding(none, &binding, ENODEV);
+	check_no_binding("nowhere", &binding, EINVAL);
+	assert_int_equal(barlease_device_get_binding(none, &binding), -1);
+	assert_int_equal(errno, ENODEV);
+	assert_int_equal(barlease_device_get_binding("nowhere", &binding), -1);
+	assert_int_equal(errno, EINVAL);
+	binding.reserved = 1;
+	check_no_binding(none, &binding, EINVAL);
+	binding.reserved = 0;
+	strcpy(binding.driver, "../../devices");
+	check_no_binding(none, &binding, EINVAL);
+	memset(binding.driver, 'x', sizeof(binding.driver));
+	check_no_binding(none, &binding, EINVAL);
+	binding.driver[0] = '\0';
+	memset(binding.override, 'x', sizeof(binding.override));
+	check_no_binding(none, &binding, EINVAL);
+}
+
+static void a_size_that_is_none_is_einval(void **state)
+{
+	static const uint32_t sizes[] = { 0, 1, 4, 7, 9, 12, 55, 57, 4104, UINT32_MAX };
 	struct barlease_info info = { 0 };
 
 	(void)state;
-	for (info.size = 0; info.size < sizeof(info); info.size++) {
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		info.size = sizes[i];
 		assert_int_equal(barlease_get_info(-1, -1, &info), -1);
 		assert_int_equal(errno, EINVAL);
 	}
-	assert_int_equal(barlease_get_info(-1, -1, &info), -1);
-	assert_int_equal(errno, EBADF);
+	for (info.size = 8; info.size <= 4096; info.size += 8) {
+		assert_int_equal(barlease_get_info(-1, -1, &info), -1);
+		assert_int_equal(errno, EBADF);
+	}
 }
 
 int main(void)
@@ -135,7 +191,9 @@ int main(void)
 		cmocka_unit_test(a_device_that_is_not_there_is_enodev),
 		cmocka_unit_test(too_many_ranges_are_e2big),
 		cmocka_unit_test(an_fd_of_no_device_is_refused),
-		cmocka_unit_test(an_info_that_is_too_small_is_einval),
+		cmocka_unit_test(what_is_no_device_has_no_features),
+		cmocka_unit_test(a_binding_that_is_none_is_einval),
+		cmocka_unit_test(a_size_that_is_none_is_einval),
 	};
 
 	return cmocka_run_group_tests_name("arguments", tests, NULL, NULL);

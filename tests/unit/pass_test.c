@@ -245,17 +245,68 @@ static void a_caller_of_a_later_release_sees_zeroes(void **state)
 	assert_memory_equal(later.more, zeroes, sizeof(zeroes));
 }
 
-static void a_size_that_is_too_small_is_einval(void **state)
+static void a_caller_of_an_earlier_release_gets_what_it_knows(void **state)
 {
+	struct fixture *f = *state;
+	uint32_t size = offsetof(struct barlease_info, va_hint);
+	struct barlease_info info = sample, want = sample;
+	int fd;
+
+	/* What it does not say is unknown, or 0. */
+	info.size = size;
+	assert_int_equal(barlease_send(f->from, f->file, &info), 0);
+	want.va_hint = BARLEASE_VA_HINT_UNKNOWN;
+	want.faults = 0;
+	memset(&info, 0xee, sizeof(info));
+	info.size = sizeof(info);
+	fd = barlease_recv(f->to, &info);
+	assert_return_code(fd, errno);
+	close(fd);
+	assert_memory_equal(&info, &want, sizeof(info));
+
+	/* What it has no room for is left alone. */
+	assert_int_equal(barlease_send(f->from, f->file, &sample), 0);
+	memset(&info, 0xee, sizeof(info));
+	info.size = size;
+	fd = barlease_recv(f->to, &info);
+	assert_return_code(fd, errno);
+	close(fd);
+	assert_int_equal(info.size, size);
+	assert_memory_equal((char *)&info + 4, (const char *)&sample + 4, size - 4);
+	assert_int_equal(info.va_hint, 0xeeeeeeeeeeeeeeee);
+	assert_int_equal(info.faults, 0xeeeeeeeeeeeeeeee);
+}
+
+static void a_byte_that_is_not_known_is_einval(void **state)
+{
+	struct fixture *f = *state;
+	struct {
+		struct barlease_info info;
+		char more[64];
+	} later = { .info = sample };
+
+	later.info.size = sizeof(later);
+	for (size_t at = 0; at < sizeof(later.more); at++) {
+		later.more[at] = 1;
+		assert_int_equal(barlease_send(f->from, f->file, &later.info), -1);
+		assert_int_equal(errno, EINVAL);
+		later.more[at] = 0;
+	}
+	assert_int_equal(barlease_send(f->from, f->file, &later.info), 0);
+	check_sample_arrives(f);
+}
+
+static void a_size_that_is_none_is_einval(void **state)
+{
+	static const uint32_t sizes[] = { 0, 1, 4, 7, 9, 12, 55, 57, 4104, UINT32_MAX };
 	struct fixture *f = *state;
 	struct barlease_info info = sample;
 
-	for (info.size = 0; info.size < sizeof(info); info.size++) {
+	assert_int_equal(barlease_send(f->from, f->file, &sample), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		info.size = sizes[i];
 		assert_int_equal(barlease_send(f->from, f->file, &info), -1);
 		assert_int_equal(errno, EINVAL);
-	}
-	assert_int_equal(barlease_send(f->from, f->file, &sample), 0);
-	for (info.size = 0; info.size < sizeof(info); info.size++) {
 		assert_int_equal(barlease_recv(f->to, &info), -1);
 		assert_int_equal(errno, EINVAL);
 	}
@@ -464,7 +515,9 @@ int main(void)
 		STREAM(every_state_and_access_arrives),
 		STREAM(a_receiver_that_wants_credentials_gets_the_lease),
 		STREAM(a_caller_of_a_later_release_sees_zeroes),
-		STREAM(a_size_that_is_too_small_is_einval),
+		STREAM(a_caller_of_an_earlier_release_gets_what_it_knows),
+		STREAM(a_byte_that_is_not_known_is_einval),
+		STREAM(a_size_that_is_none_is_einval),
 		STREAM(a_closed_peer_is_econnreset),
 		STREAM(sending_to_a_closed_peer_is_epipe),
 		STREAM(sending_what_is_no_fd_is_ebadf),

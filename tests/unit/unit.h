@@ -17,6 +17,13 @@
 #include <stdlib.h>
 #include <time.h>
 
+/* Its runtime stands between a program and its signals, and needs mappings. */
+#ifdef __SANITIZE_THREAD__
+#define UNDER_TSAN 1
+#else
+#define UNDER_TSAN 0
+#endif
+
 #define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
 
 static uint64_t random_state;

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: MIT
+/* bind.c - bind a PCI device to a driver by driver_override, and undo it. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "barlease_device.h"
+#include "sized.h"
+#include "sysfs.h"
+
+static int write_override(const char *address, const char *driver)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), PCI_SYSFS "/devices/%s/driver_override", address);
+	if (barlease_write_file(path, driver && *driver ? driver : "\n") == 0)
+		return 0;
+	if (errno == ENOENT)
+		errno = ENODEV;
+	return -1;
+}
+
+static bool is_bound(const char *address, const char *driver)
+{
+	char target[PATH_MAX];
+	const char *bound = barlease_link_name(address, "driver", target);
+
+	return bound && strcmp(bound, driver) == 0;
+}
+
+static int release(const char *address)
+{
+	char path[PATH_MAX], target[PATH_MAX];
+
+	if (!barlease_link_name(address, "driver", target))
+		return 0;
+	snprintf(path, sizeof(path), PCI_SYSFS "/devices/%s/driver/unbind", address);
+	return barlease_write_file(path, address);
+}
+
+int barlease_device_bind(const char *bdf, const char *driver)
+{
+	char address[16];
+
+	if (barlease_parse_bdf(bdf, address) || write_override(address, driver))
+		return -1;
+	if (driver && is_bound(address, driver))
+		return 0;
+	if (release(address) ||
+	    barlease_write_file(PCI_SYSFS "/drivers_probe", address))
+		return -1;
+	/* The kernel does not say so when it finds no such driver. */
+	if (driver && !is_bound(address, driver)) {
+		errno = ENODEV;
+		return -1;
+	}
+	return 0;
+}
+
+int barlease_device_get_binding(const char *bdf, struct barlease_binding *binding)
+{
+	struct barlease_binding now = { 0 };
+	char address[16], path[PATH_MAX], target[PATH_MAX];
+	const char *driver;
+
+	if (!barlease_size_valid(binding)) {
+		errno = EINVAL;
+		return -1;
+	}
+	if (barlease_parse_bdf(bdf, address))
+		return -1;
+	snprintf(path, sizeof(path), PCI_SYSFS "/devices/%s/driver_override", address);
+	if (barlease_read_line(path, now.override, sizeof(now.override))) {
+		if (errno == ENOENT)
+			errno = ENODEV;
+		return -1;
+	}
+	/* How the kernel writes that there is none. */
+	if (strcmp(now.override, "(null)") == 0)
+		now.override[0] = '\0';
+	driver = barlease_link_name(address, "driver", target);
+	if (driver && strlen(driver) >= sizeof(now.driver)) {
+		errno = ERANGE;
+		return -1;
+	}
+	if (driver)
+		strcpy(now.driver, driver);
+	barlease_sized_out(binding, &now, sizeof(now));
+	return 0;
+}
+
+int barlease_device_unbind(const char *bdf, const struct barlease_binding *binding)
+{
+	struct barlease_binding former = { 0 };
+	char address[16], path[PATH_MAX];
+
+	if (barlease_sized_in(&former, sizeof(former), binding) ||
+	    barlease_parse_bdf(bdf, address))
+		return -1;
+	if (former.reserved || !memchr(former.driver, '\0', sizeof(former.driver)) ||
+	    !memchr(former.override, '\0', sizeof(former.override)) ||
+	    strchr(former.driver, '/')) {
+		errno = EINVAL;
+		return -1;
+	}
+	if (write_override(address, former.override))
+		return -1;
+	if (former.driver[0] && is_bound(address, former.driver))
+		return 0;
+	if (release(address))
+		return -1;
+	if (!former.driver[0])
+		return 0;
+	/* That one, and not whichever the kernel would find first. */
+	snprintf(path, sizeof(path), PCI_SYSFS "/drivers/%s/bind", former.driver);
+	if (barlease_write_file(path, address)) {
+		if (errno == ENOENT)
+			errno = ENODEV;
+		return -1;
+	}
+	return 0;
+}

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: MIT */
+/* map.h - what is behind the handle of a map. */
+#ifndef BARLEASE_MAP_H
+#define BARLEASE_MAP_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct barlease_map {
+	char *addr;
+	size_t length;   /* as the caller has it */
+	size_t span;     /* in whole pages */
+	uint64_t offset; /* in the lease */
+	uint32_t flags;
+	pid_t pid;                 /* whose it is, where a child has none */
+	int fd;                    /* our own */
+	struct survivor *survivor; /* NULL: it does not survive */
+};
+
+#endif /* BARLEASE_MAP_H */

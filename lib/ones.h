@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * ones.h - the memory that a lost map reads: all ones, as a PCI device that is
+ * not there.
+ */
+#ifndef BARLEASE_ONES_H
+#define BARLEASE_ONES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/*
+ * How much of it there is. It takes that much memory in each process that has a
+ * map which survives, so not much more than leases usually have.
+ */
+#define ONES_SIZE (2UL << 20)
+
+/* Make it; once is enough. One thread at a time. Returns 0, or -1 with errno. */
+int barlease_ones_prepare(void);
+
+/*
+ * Put length bytes of it in place of what is at addr, for this process alone: it
+ * may store there, others don't see it. Beyond ONES_SIZE there is nothing, an
+ * access is SIGBUS. flags: MAP_FIXED or MAP_FIXED_NOREPLACE. In a signal handler
+ * too; changes errno.
+ */
+bool barlease_ones_map(char *addr, size_t length, int prot, int flags);
+
+#endif /* BARLEASE_ONES_H */

@@ -1,0 +1,473 @@
+// SPDX-License-Identifier: MIT
+/*
+ * survive.c - mappings whose loss a program survives.
+ *
+ * A signal handler has to find the mapping of an address and replace its pages
+ * without a lock and without allocating, while other threads map, unmap, restore
+ * and are in that handler, too. So what it needs lies in slots that are never
+ * freed, and it does three things only, each one atomic step or system call:
+ *
+ * - It counts itself in the slot's use. Who takes a mapping away or restores it
+ *   changes use or state first and then waits until nobody is counted: a handler
+ *   that came before is done by then, a later one sees the change.
+ * - It turns state from LIVE to LOSING, covers the whole mapping with ones, and
+ *   turns it to LOST. Whoever finds LOSING does the rest too, rather than wait for
+ *   a thread that may not run: handlers, and who asks whether it is lost.
+ * - It fills the piece around the address with ones, whoever has covered it.
+ *
+ * The memory of ones is far smaller than a mapping may be. To repeat it over all
+ * of a large one would take many system calls and, as the kernel can't merge
+ * repetitions, many of the mappings that a process may have (vm.max_map_count,
+ * 65,530). One that is longer than its file, however, costs one of each: nothing
+ * of the lease is left then, the first ONES_SIZE bytes read as ones, and an
+ * access beyond is SIGBUS again, upon which its piece is filled. After MAX_PIECES
+ * of them it is covered anew, and filling starts over: what was stored there was
+ * to be dropped anyway. A sparse file would read as zeroes.
+ */
+#define _GNU_SOURCE
+#include "survive.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "barlease.h"
+#include "ones.h"
+#include "sigbus.h"
+
+/* use: is there a mapping, does somebody wait, and how many handlers are at it. */
+#define USED     (1u << 31)
+#define AWAITED  (1u << 30)
+#define HANDLERS (AWAITED - 1)
+
+/* state: one of these, and above it the generation, one more with each restore. */
+enum { LIVE, LOSING, LOST, RESTORING };
+#define PHASE       3u
+#define GENERATION  4u
+#define NR_RESTORES 64 /* attempts, while there are faults of other threads */
+
+#define MAX_PIECES 256
+
+#define SLOTS_PER_BLOCK 64
+
+struct survivor {
+	_Atomic uint32_t use;
+	_Atomic uint32_t state;
+	_Atomic uint32_t pieces;      /* filled since it was covered, or more */
+	_Atomic uint64_t first_fault; /* see is_first_fault() */
+	_Atomic uintptr_t start;
+	_Atomic size_t length;
+	/* Constant while it is used. */
+	int prot;
+	bool dontfork;
+	pid_t pid; /* whose it is, where a child has none */
+	struct survivor *next_free;
+};
+
+struct block {
+	struct survivor slots[SLOTS_PER_BLOCK];
+	_Atomic(struct block *) next;
+};
+
+static struct block first_block;
+
+/* Orders all but handlers: who adds, removes, restores, forks. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct survivor *free_slots;
+static struct block *last_block; /* NULL: nothing was prepared yet */
+
+struct cursor {
+	struct block *block;
+	int slot;
+};
+
+static struct survivor *next_slot(struct cursor *at)
+{
+	if (at->slot == SLOTS_PER_BLOCK) {
+		at->block =
+			atomic_load_explicit(&at->block->next, memory_order_acquire);
+		at->slot = 0;
+	}
+	return at->block ? &at->block->slots[at->slot++] : NULL;
+}
+
+/*
+ * In the handler
+ */
+
+static bool holds(struct survivor *s, uintptr_t addr)
+{
+	uintptr_t start = atomic_load_explicit(&s->start, memory_order_relaxed);
+	size_t length = atomic_load_explicit(&s->length, memory_order_relaxed);
+
+	return addr - start < length;
+}
+
+/* Take hold of a slot: what it says is constant until it is let go. */
+static bool enter(struct survivor *s)
+{
+	return atomic_fetch_add(&s->use, 1) & USED;
+}
+
+static void leave(struct survivor *s)
+{
+	uint32_t use = atomic_fetch_sub(&s->use, 1);
+
+	if (use & AWAITED && (use & HANDLERS) == 1)
+		syscall(SYS_futex, &s->use, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+
+static bool put_ones(struct survivor *s, size_t from, size_t length, int flags)
+{
+	char *addr = (char *)atomic_load(&s->start) + from;
+
+	if (!barlease_ones_map(addr, length, s->prot, flags))
+		return false;
+	/* A child that sees ones where it should see nothing does no harm. */
+	if (s->dontfork)
+		syscall(SYS_madvise, addr, length, MADV_DONTFORK);
+	return true;
+}
+
+static bool cover(struct survivor *s)
+{
+	atomic_store(&s->pieces, 0);
+	return put_ones(s, 0, atomic_load(&s->length), MAP_FIXED);
+}
+
+/* Put ones around an address of a mapping that is lost. */
+static bool fill(struct survivor *s, uintptr_t addr)
+{
+	size_t at = (addr - atomic_load(&s->start)) / ONES_SIZE * ONES_SIZE;
+	size_t rest = atomic_load(&s->length) - at;
+
+	if (atomic_fetch_add(&s->pieces, 1) >= MAX_PIECES && !cover(s))
+		return false;
+	return put_ones(s, at, rest < ONES_SIZE ? rest : ONES_SIZE, MAP_FIXED);
+}
+
+/*
+ * A thread may have faulted before a restore and get its signal after it: no loss
+ * of what is there now. Nobody can tell such a fault from others, but if the
+ * access is done again it won't be repeated. So after a restore a thread's first
+ * fault is answered by doing nothing; should two threads keep taking the place of
+ * each other's mark, each try is also a chance to have two of one in a row.
+ */
+static bool is_first_fault(struct survivor *s, uint32_t state)
+{
+	uint64_t mark = (uint64_t)state << 32 | (uint32_t)syscall(SYS_gettid);
+
+	if (state / GENERATION == 0)
+		return false;
+	return atomic_exchange(&s->first_fault, mark) != mark;
+}
+
+static bool lose(struct survivor *s, uintptr_t addr)
+{
+	uint32_t phase, state = atomic_load(&s->state);
+
+	for (;;) {
+		switch (state & PHASE) {
+		case LIVE:
+			if (is_first_fault(s, state))
+				return true;
+			phase = LOSING;
+			break;
+		case LOSING:
+			if (!cover(s))
+				return false;
+			phase = LOST;
+			break;
+		case RESTORING: /* It is not, then. */
+			phase = LOST;
+			break;
+		default:
+			return fill(s, addr);
+		}
+		if (atomic_compare_exchange_strong(&s->state, &state,
+						   (state & ~PHASE) | phase))
+			state = (state & ~PHASE) | phase;
+	}
+}
+
+/* A child has the slots but not the mappings that it was not to have. */
+static bool is_ours(struct survivor *s)
+{
+	return !s->dontfork || s->pid == getpid();
+}
+
+/* The kernel's own signal set, which has no room for more than it needs. */
+static void set_signal_mask(const uint64_t *mask, uint64_t *old)
+{
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, mask, old, sizeof(*mask));
+}
+
+bool barlease_survive(const void *addr)
+{
+	uint64_t all = UINT64_MAX, mask;
+	struct cursor at = { &first_block, 0 };
+	bool survived = false;
+	struct survivor *s;
+
+	/* Who waits for this handler does not wait for others on top of it. */
+	set_signal_mask(&all, &mask);
+	while (!survived && (s = next_slot(&at))) {
+		if (!holds(s, (uintptr_t)addr))
+			continue;
+		/* Again, as the slot may have become another mapping's. */
+		if (enter(s) && holds(s, (uintptr_t)addr) && is_ours(s))
+			survived = lose(s, (uintptr_t)addr);
+		leave(s);
+	}
+	set_signal_mask(&mask, NULL);
+	return survived;
+}
+
+/*
+ * All others
+ */
+
+bool barlease_survivor_lost(struct survivor *s)
+{
+	uint32_t state = atomic_load(&s->state);
+	uint64_t all = UINT64_MAX, mask;
+
+	if ((state & PHASE) == LOSING) {
+		set_signal_mask(&all, &mask);
+		enter(s);
+		if (cover(s))
+			atomic_compare_exchange_strong(&s->state, &state,
+						       (state & ~PHASE) | LOST);
+		leave(s);
+		set_signal_mask(&mask, NULL);
+	}
+	return (state & PHASE) != LIVE;
+}
+
+/* Wait until the handlers that are at it have left. */
+static void drain(struct survivor *s)
+{
+	uint32_t use = atomic_fetch_or(&s->use, AWAITED) | AWAITED;
+
+	while (use & HANDLERS) {
+		syscall(SYS_futex, &s->use, FUTEX_WAIT_PRIVATE, use, NULL, NULL, 0);
+		use = atomic_load(&s->use);
+	}
+	atomic_fetch_and(&s->use, ~AWAITED);
+}
+
+static void before_fork(void)
+{
+	pthread_mutex_lock(&lock);
+}
+
+static void after_fork_parent(void)
+{
+	pthread_mutex_unlock(&lock);
+}
+
+/* Of handlers that were at it in other threads the child has only the traces. */
+static void after_fork_child(void)
+{
+	struct cursor at = { &first_block, 0 };
+	struct survivor *s;
+
+	while ((s = next_slot(&at)))
+		atomic_fetch_and(&s->use, USED);
+	pthread_mutex_unlock(&lock);
+}
+
+static void free_block(struct block *block)
+{
+	for (int i = 0; i < SLOTS_PER_BLOCK; i++) {
+		block->slots[i].next_free = free_slots;
+		free_slots = &block->slots[i];
+	}
+	last_block = block;
+}
+
+static int prepare(void)
+{
+	if (barlease_ones_prepare())
+		return -1;
+	if (last_block)
+		return 0;
+	errno = pthread_atfork(before_fork, after_fork_parent, after_fork_child);
+	if (errno)
+		return -1;
+	free_block(&first_block);
+	return 0;
+}
+
+static struct survivor *take_slot(void)
+{
+	struct survivor *s;
+	struct block *block;
+
+	if (!free_slots) {
+		block = mmap(NULL, sizeof(*block), PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (block == MAP_FAILED)
+			return NULL;
+		atomic_store_explicit(&last_block->next, block, memory_order_release);
+		free_block(block);
+	}
+	s = free_slots;
+	free_slots = s->next_free;
+	return s;
+}
+
+struct survivor *barlease_survivor_add(char *addr, size_t length,
+				       const struct survivor_options *options)
+{
+	struct survivor *s = NULL;
+
+	pthread_mutex_lock(&lock);
+	if (prepare() || (options->handler && barlease_sigbus_install()))
+		goto out;
+	s = take_slot();
+	if (!s)
+		goto out;
+	s->prot = options->prot;
+	s->dontfork = options->dontfork;
+	s->pid = getpid();
+	atomic_store(&s->state, LIVE);
+	atomic_store(&s->first_fault, 0);
+	atomic_store(&s->start, (uintptr_t)addr);
+	atomic_store(&s->length, length);
+	atomic_fetch_or(&s->use, USED);
+out:
+	pthread_mutex_unlock(&lock);
+	return s;
+}
+
+int barlease_survivor_unmap(struct survivor *s)
+{
+	int ret;
+
+	pthread_mutex_lock(&lock);
+	atomic_fetch_and(&s->use, ~USED);
+	drain(s);
+	ret = is_ours(s) ?
+		      munmap((void *)atomic_load(&s->start), atomic_load(&s->length)) :
+		      0;
+	if (ret) {
+		atomic_fetch_or(&s->use, USED);
+	} else {
+		atomic_store(&s->length, 0);
+		s->next_free = free_slots;
+		free_slots = s;
+	}
+	pthread_mutex_unlock(&lock);
+	return ret;
+}
+
+bool barlease_survivor_not_live(const struct survivor *s)
+{
+	return (atomic_load_explicit(&s->state, memory_order_acquire) & PHASE) != LIVE;
+}
+
+/* The lease, mapped elsewhere and seen to be there; NULL with errno set. */
+static void *map_anew(struct survivor *s, int lease_fd, uint64_t offset)
+{
+	size_t length = atomic_load(&s->length);
+	void *fresh = mmap(NULL, length, s->prot, MAP_SHARED, lease_fd, offset);
+	int saved;
+
+	if (fresh == MAP_FAILED)
+		return NULL;
+	/* A file that is no DMABUF has nothing to say to that. */
+	if ((barlease_prefault(lease_fd) == 0 || errno == ENOTTY) &&
+	    (!s->dontfork || madvise(fresh, length, MADV_DONTFORK) == 0))
+		return fresh;
+	saved = errno;
+	munmap(fresh, length);
+	errno = saved;
+	return NULL;
+}
+
+/*
+ * Move the fresh mapping to the lost one's place. mmap() over that could fail
+ * with the old one gone, as the lease may be revoked just then; to mremap() that
+ * does not matter. Returns 0; -1 with EAGAIN: a thread faulted meanwhile, and all
+ * is to be done again; or -1 with another errno.
+ */
+static int move_back(struct survivor *s, void *fresh)
+{
+	size_t length = atomic_load(&s->length);
+	uint32_t state = atomic_load(&s->state), restored;
+
+	/* Another thread has restored it, since we looked. */
+	if ((state & PHASE) != LOST) {
+		munmap(fresh, length);
+		return 0;
+	}
+	state = (state & ~PHASE) | RESTORING;
+	atomic_store(&s->state, state);
+	drain(s);
+	if (mremap(fresh, length, length, MREMAP_MAYMOVE | MREMAP_FIXED,
+		   (void *)atomic_load(&s->start)) == MAP_FAILED) {
+		int saved = errno;
+
+		atomic_store(&s->state, (state & ~PHASE) | LOST);
+		munmap(fresh, length);
+		/* It may have left a hole, or may not. */
+		put_ones(s, 0, length, MAP_FIXED_NOREPLACE);
+		errno = saved;
+		return -1;
+	}
+	/* Generation 0 is the one that nothing was before. */
+	restored = (state & ~PHASE) + GENERATION;
+	if (restored == 0)
+		restored = GENERATION;
+	if (atomic_compare_exchange_strong(&s->state, &state, restored | LIVE))
+		return 0;
+	errno = EAGAIN;
+	return -1;
+}
+
+/* One attempt; returns as move_back(). */
+static int try_restore(struct survivor *s, int lease_fd, uint64_t offset)
+{
+	void *fresh = map_anew(s, lease_fd, offset);
+	int ret;
+
+	if (!fresh)
+		return -1;
+	pthread_mutex_lock(&lock);
+	ret = move_back(s, fresh);
+	pthread_mutex_unlock(&lock);
+	return ret;
+}
+
+int barlease_survivor_restore(struct survivor *s, int lease_fd, uint64_t offset)
+{
+	int saved;
+
+	if (!is_ours(s)) {
+		errno = EINVAL;
+		return -1;
+	}
+	if (!barlease_survivor_lost(s))
+		return 0;
+	for (int i = 0; i < NR_RESTORES; i++) {
+		if (try_restore(s, lease_fd, offset) == 0)
+			return 0;
+		if (errno != EAGAIN)
+			break;
+	}
+	saved = errno == EAGAIN ? EIO : errno;
+	/* What attempts have left of the lease is not to be seen. */
+	pthread_mutex_lock(&lock);
+	if (barlease_survivor_lost(s))
+		cover(s);
+	pthread_mutex_unlock(&lock);
+	errno = saved;
+	return -1;
+}

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: MIT
+/*
+ * library.c - what the library does beyond the kernel's calls: features, what a
+ * device is bound to and made of, and maps that survive.
+ */
+#define _GNU_SOURCE
+#include <string.h>
+#include <unistd.h>
+
+#include "barlease.h"
+#include "device.h"
+#include "harness.h"
+
+TEST(library_features, "the library tells which calls a device takes")
+{
+	struct barlease_device dev = open_device(RAM_DEVICE);
+	uint32_t mask;
+
+	CHECK_OK(barlease_features(dev.device_fd, &mask));
+	CHECK_EQ(mask, BARLEASE_CAN_EXPORT | BARLEASE_CAN_REVOKE |
+			       BARLEASE_CAN_SET_MEMATTR | BARLEASE_CAN_GET_INFO);
+}
+
+TEST(library_vfio_pci, "on a device of vfio-pci the library's own calls are ENOTTY")
+{
+	const char *bdf = device_bdf(BLK_DEVICE);
+	struct barlease_info info = { .size = sizeof(info) };
+	struct barlease_device dev;
+	uint32_t mask;
+	int fd;
+
+	CHECK_OK(system("modprobe vfio-pci"));
+	CHECK_OK(barlease_device_bind(bdf, "vfio-pci"));
+	dev = open_address(bdf);
+	CHECK_OK(barlease_features(dev.device_fd, &mask));
+	CHECK_EQ(mask & ~BARLEASE_CAN_EXPORT, 0);
+	CHECK_ERRNO(barlease_revoke(dev.device_fd, 0), ENOTTY);
+	CHECK_ERRNO(barlease_get_info(dev.device_fd, 0, &info), ENOTTY);
+	CHECK_ERRNO(barlease_set_memattr(dev.device_fd, 0, 0), ENOTTY);
+	if (!mask) {
+		note("this vfio-pci exports nothing");
+	} else {
+		struct barlease_range range = { 0, PAGE_SIZE };
+
+		/* Which kernels can map it one day is not known yet. */
+		fd = (int)CHECK_OK(
+			barlease_export(dev.device_fd, 4, &range, 1, O_RDWR));
+		if (barlease_map(fd, NULL))
+			note("this vfio-pci can have its DMABUFs mapped");
+		else
+			CHECK_EQ(errno, EOPNOTSUPP);
+		close(fd);
+	}
+	barlease_device_close(&dev);
+	CHECK_OK(barlease_device_bind(bdf, BARLEASE_DRIVER));
+}
+
+TEST(library_bars, "a device's BARs are told by size, kind and MSI-X table")
+{
+	struct barlease_device ram = open_device(RAM_DEVICE);
+	struct barlease_device nvme = open_device(NVME_DEVICE);
+
+	CHECK_EQ(ram.bars[RAM_BAR].size, RAM_SIZE);
+	CHECK_EQ(ram.bars[RAM_BAR].kind,
+		 BARLEASE_BAR_MEMORY | BARLEASE_BAR_64BIT | BARLEASE_BAR_PREFETCHABLE);
+	CHECK_EQ(ram.bars[RAM_BAR + 1].kind, 0);
+	CHECK_EQ(ram.bars[0].kind, BARLEASE_BAR_MEMORY);
+	CHECK_EQ(nvme.bars[0].kind, BARLEASE_BAR_MEMORY | BARLEASE_BAR_64BIT);
+	CHECK(nvme.msix.nr_vectors > 0);
+	CHECK_EQ(nvme.msix.table_bar, 0);
+	CHECK_EQ(nvme.msix.table_offset, 0x2000);
+	CHECK_EQ(nvme.msix.pba_bar, 0);
+}
+
+TEST(library_unbind, "unbinding restores the driver and the override that were there")
+{
+	static const char *const drivers[] = { "virtio-pci", "", BARLEASE_DRIVER };
+	const char *bdf = device_bdf(BLK_DEVICE);
+	struct barlease_binding now = { .size = sizeof(now) };
+	const struct barlease_binding none = { .size = sizeof(none) };
+
+	CHECK_OK(system("modprobe virtio-pci"));
+	for (size_t i = 0; i < sizeof(drivers) / sizeof(*drivers); i++) {
+		struct barlease_binding was = { .size = sizeof(was) };
+
+		if (*drivers[i])
+			CHECK_OK(barlease_device_bind(bdf, drivers[i]));
+		else
+			CHECK_OK(barlease_device_unbind(bdf, &none));
+		CHECK_OK(barlease_device_get_binding(bdf, &was));
+		CHECK(!strcmp(was.driver, drivers[i]));
+		CHECK(!strcmp(was.override, drivers[i]));
+		CHECK_OK(barlease_device_bind(bdf, BARLEASE_DRIVER));
+		CHECK_OK(barlease_device_unbind(bdf, &was));
+		CHECK_OK(barlease_device_get_binding(bdf, &now));
+		CHECK(!memcmp(&was, &now, sizeof(now)));
+	}
+}
+
+TEST(library_survive, "a map that survives reads as ones after a revoke, for good")
+{
+	struct barlease_map_options options = { .size = sizeof(options),
+						.flags = BARLEASE_MAP_SURVIVE |
+							 BARLEASE_MAP_PREFAULT };
+	struct barlease_device dev = open_device(RAM_DEVICE);
+
+	for (uint32_t round = 0; round < rounds(100); round++) {
+		int fd = lease(&dev, RAM_BAR, MIB(2), MIB(6));
+		struct barlease_map *map = barlease_map(fd, &options);
+
+		CHECK(map);
+		barlease_write32(map, MIB(5), round);
+		CHECK_EQ(barlease_read32(map, MIB(5)), round);
+		CHECK_EQ(barlease_map_lost(map), 0);
+		CHECK_OK(abi_revoke(dev.device_fd, fd));
+		CHECK_EQ(barlease_read32(map, MIB(5)), UINT32_MAX);
+		CHECK_EQ(barlease_map_lost(map), 1);
+		barlease_write32(map, 0, 1);
+		CHECK_EQ(barlease_read32(map, 0), UINT32_MAX);
+		for (uint64_t at = 0; at < MIB(6); at += PAGE_SIZE)
+			CHECK_LOADS((char *)barlease_map_addr(map) + at);
+		CHECK_ERRNO(barlease_map_restore(map), ENODEV);
+		CHECK_EQ(barlease_map_lost(map), 1);
+		CHECK_OK(barlease_unmap(map));
+		close(fd);
+	}
+}
+
+TEST(library_restore, "a map that was lost as decoding was off can be restored")
+{
+	struct barlease_map_options options = { .size = sizeof(options),
+						.flags = BARLEASE_MAP_SURVIVE };
+	struct barlease_device dev = open_device(RAM_DEVICE);
+	int fd = lease(&dev, RAM_BAR, MIB(2), MIB(6));
+	struct barlease_map *map = barlease_map(fd, &options);
+
+	CHECK(map);
+	for (uint32_t round = 0; round < 20; round++) {
+		set_decoding(&dev, true);
+		CHECK_OK(barlease_map_restore(map));
+		CHECK_EQ(barlease_map_lost(map), 0);
+		barlease_write32(map, MIB(4), round);
+		CHECK_EQ(barlease_read32(map, MIB(4)), round);
+		set_decoding(&dev, false);
+		CHECK_EQ(barlease_read32(map, MIB(4)), UINT32_MAX);
+		CHECK_EQ(barlease_map_lost(map), 1);
+		CHECK_ERRNO(barlease_map_restore(map), EIO);
+		CHECK_EQ(barlease_read32(map, MIB(4)), UINT32_MAX);
+		options.flags |= BARLEASE_MAP_PREFAULT;
+		CHECK(!barlease_map(fd, &options));
+		CHECK_EQ(errno, EIO);
+	}
+	CHECK_OK(barlease_unmap(map));
+}
+
+static void use_in_child(int sock, void *arg)
+{
+	struct barlease_map *map = arg;
+
+	(void)sock;
+	CHECK_EQ(barlease_read32(map, 0), UINT32_MAX);
+	CHECK_EQ(barlease_map_lost(map), 1);
+	CHECK_OK(barlease_map_restore(map));
+	CHECK_EQ(barlease_read32(map, 0), 77);
+	CHECK_OK(barlease_unmap(map));
+}
+
+TEST(library_fork, "a forked child restores its own copy of a map")
+{
+	struct barlease_map_options options = { .size = sizeof(options),
+						.flags = BARLEASE_MAP_SURVIVE };
+	struct barlease_device dev = open_device(RAM_DEVICE);
+	int fd = lease(&dev, RAM_BAR, 0, PAGE_SIZE);
+	struct barlease_map *map = barlease_map(fd, &options);
+	struct kid kid;
+
+	CHECK(map);
+	barlease_write32(map, 0, 77);
+	set_decoding(&dev, false);
+	CHECK_EQ(barlease_read32(map, 0), UINT32_MAX);
+	set_decoding(&dev, true);
+	kid = kid_start(use_in_child, map);
+	kid_join(&kid);
+	CHECK_EQ(barlease_map_lost(map), 1);
+	CHECK_OK(barlease_map_restore(map));
+	CHECK_EQ(barlease_read32(map, 0), 77);
+	CHECK_OK(barlease_unmap(map));
+}

@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: MIT
+/*
+ * races_test.c - what a handler of SIGBUS and another thread do to one map at the
+ * same time. Such moments are too short to be met by chance, so the system calls
+ * that replace pages are stopped in the middle of it.
+ */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "barlease.h"
+#include "lossy.h"
+
+/* More than one replacement covers. */
+#define PAGES 520
+
+/*
+ * The linker puts these before syscall(), by which handlers alone map, and
+ * mremap(), by which a restore does.
+ */
+long __real_syscall(long number, ...);
+long __wrap_syscall(long number, ...);
+void *__real_mremap(void *from, size_t old, size_t new, int flags, ...);
+void *__wrap_mremap(void *from, size_t old, size_t new, int flags, ...);
+
+static _Thread_local int stop_at; /* this mmap() of the thread, counted from 1 */
+static atomic_bool stopped, go_on;
+static void (*after_mremap)(void);
+
+long __wrap_syscall(long number, ...)
+{
+	va_list args;
+	long a[6];
+
+	va_start(args, number);
+	for (int i = 0; i < 6; i++)
+		a[i] = va_arg(args, long);
+	va_end(args);
+	if (number == SYS_mmap && stop_at && --stop_at == 0) {
+		atomic_store(&stopped, true);
+		while (!atomic_load(&go_on))
+			sched_yield();
+	}
+	return __real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+}
+
+void *__wrap_mremap(void *from, size_t old, size_t new, int flags, ...)
+{
+	va_list args;
+	void *to, *ret;
+
+	va_start(args, flags);
+	to = va_arg(args, void *);
+	va_end(args);
+	ret = __real_mremap(from, old, new, flags, to);
+	if (after_mremap)
+		after_mremap();
+	return ret;
+}
+
+static struct barlease_map *map;
+static int file;
+
+static int setup(void **state)
+{
+	struct barlease_map_options options = {
+		.size = sizeof(options),
+		.flags = BARLEASE_MAP_SURVIVE | BARLEASE_MAP_NO_HANDLER,
+		.va_hint = BARLEASE_VA_HINT_UNKNOWN,
+	};
+
+	(void)state;
+	file = lossy_file(PAGES);
+	map = barlease_map(file, &options);
+	atomic_store(&stopped, false);
+	atomic_store(&go_on, false);
+	return map ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	after_mremap = NULL;
+	close(file);
+	return barlease_unmap(map);
+}
+
+/* What a thread gets that has faulted there, now or earlier. */
+static int handle_at(void *addr)
+{
+	siginfo_t info = { .si_signo = SIGBUS, .si_code = BUS_ADRERR };
+
+	info.si_addr = addr;
+	return barlease_handle_sigbus(SIGBUS, &info, NULL);
+}
+
+static int handle(void)
+{
+	return handle_at(barlease_map_addr(map));
+}
+
+static void *handle_in_thread(void *arg)
+{
+	stop_at = (int)(intptr_t)arg;
+	return (void *)(intptr_t)handle();
+}
+
+static void *restore_in_thread(void *arg)
+{
+	(void)arg;
+	return (void *)(intptr_t)barlease_map_restore(map);
+}
+
+static void *unmap_in_thread(void *arg)
+{
+	return (void *)(intptr_t)barlease_unmap(arg);
+}
+
+static pthread_t start(void *(*run)(void *), void *arg)
+{
+	pthread_t thread;
+
+	assert_int_equal(pthread_create(&thread, NULL, run, arg), 0);
+	return thread;
+}
+
+static int result(pthread_t thread)
+{
+	void *ret;
+
+	assert_int_equal(pthread_join(thread, &ret), 0);
+	return (int)(intptr_t)ret;
+}
+
+/* A handler that stops before its nth mmap(). */
+static pthread_t start_handler(intptr_t nth)
+{
+	pthread_t thread = start(handle_in_thread, (void *)nth);
+
+	while (!atomic_load(&stopped))
+		sched_yield();
+	return thread;
+}
+
+static bool is_running(pthread_t thread)
+{
+	usleep(50000);
+	return pthread_tryjoin_np(thread, NULL) == EBUSY;
+}
+
+/* The program's own; cmocka puts one there in every test. */
+static void on_sigbus(int sig, siginfo_t *info, void *context)
+{
+	if (!barlease_handle_sigbus(sig, info, context))
+		abort();
+}
+
+static void use_handler(void)
+{
+	struct sigaction action = { .sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO };
+
+	assert_int_equal(sigaction(SIGBUS, &action, NULL), 0);
+}
+
+static void check_live(void)
+{
+	use_handler();
+	assert_int_equal(barlease_map_lost(map), 0);
+	for (size_t i = 0; i < PAGES; i++)
+		assert_int_equal(load(barlease_map_addr(map), i * page_size),
+				 page_word(i));
+}
+
+static void check_lost(void)
+{
+	use_handler();
+	assert_int_equal(barlease_map_lost(map), 1);
+	for (size_t i = 0; i < PAGES; i++)
+		assert_int_equal(load(barlease_map_addr(map), i * page_size), ONES);
+}
+
+/* The file is whole all the time: what is read shows what is mapped. */
+static void lost_means_that_nothing_of_the_lease_is_left(void **state)
+{
+	pthread_t handler = start_handler(1);
+
+	(void)state;
+	check_lost();
+	atomic_store(&go_on, true);
+	assert_int_equal(result(handler), 1);
+	check_lost();
+}
+
+static void a_restore_waits_for_handlers(void **state)
+{
+	(void)state;
+	/* Before it covers the map, and before it fills a piece. */
+	for (intptr_t nth = 1; nth <= 2; nth++) {
+		pthread_t restore, handler = start_handler(nth);
+
+		assert_int_equal(barlease_map_lost(map), 1);
+		restore = start(restore_in_thread, NULL);
+		assert_true(is_running(restore));
+		atomic_store(&go_on, true);
+		assert_int_equal(result(handler), 1);
+		assert_int_equal(result(restore), 0);
+		check_live();
+		/* For the next round, one that was not restored before. */
+		assert_int_equal(teardown(NULL), 0);
+		assert_int_equal(setup(NULL), 0);
+	}
+}
+
+static void an_unmap_waits_for_handlers(void **state)
+{
+	pthread_t unmap, handler = start_handler(2);
+	char *addr = barlease_map_addr(map), *own;
+
+	(void)state;
+	unmap = start(unmap_in_thread, map);
+	assert_true(is_running(unmap));
+	atomic_store(&go_on, true);
+	assert_int_equal(result(handler), 1);
+	assert_int_equal(result(unmap), 0);
+
+	/* Nobody knows the address any more. */
+	own = mmap(addr, page_size, PROT_READ, MAP_SHARED | MAP_FIXED_NOREPLACE, file,
+		   0);
+	assert_ptr_equal(own, addr);
+	assert_int_equal(handle_at(own), 0);
+	assert_int_equal(load(own, 0), page_word(0));
+	assert_int_equal(munmap(own, page_size), 0);
+	assert_int_equal(setup(NULL), 0);
+}
+
+static int nr_handled, handle_times;
+
+static void handle_some(void)
+{
+	if (nr_handled < handle_times) {
+		nr_handled++;
+		assert_int_equal(result(start(handle_in_thread, NULL)), 1);
+	}
+}
+
+static void a_fault_during_a_restore_leaves_no_ones(void **state)
+{
+	(void)state;
+	assert_int_equal(handle(), 1);
+	check_lost();
+	nr_handled = 0;
+	handle_times = 5;
+	after_mremap = handle_some;
+	assert_int_equal(barlease_map_restore(map), 0);
+	assert_int_equal(nr_handled, handle_times);
+	check_live();
+}
+
+static void a_restore_that_never_comes_through_is_eio(void **state)
+{
+	(void)state;
+	assert_int_equal(handle(), 1);
+	nr_handled = 0;
+	handle_times = 100000;
+	after_mremap = handle_some;
+	assert_int_equal(barlease_map_restore(map), -1);
+	assert_int_equal(errno, EIO);
+	check_lost();
+	after_mremap = NULL;
+	assert_int_equal(barlease_map_restore(map), 0);
+	check_live();
+}
+
+/* A thread may have faulted before the restore and come to the handler after. */
+static void a_fault_of_yesterday_loses_nothing(void **state)
+{
+	(void)state;
+	for (int round = 0; round < 3; round++) {
+		assert_int_equal(handle(), 1);
+		if (round)
+			assert_int_equal(handle(), 1);
+		check_lost();
+		assert_int_equal(barlease_map_restore(map), 0);
+		assert_int_equal(handle(), 1);
+		check_live();
+		/* Others may have, too. */
+		for (int i = 0; i < 3; i++)
+			assert_int_equal(result(start(handle_in_thread, NULL)), 1);
+		check_live();
+		/* What this thread does again, and it fails again, is a loss. */
+		assert_int_equal(handle(), 1);
+		check_live();
+		assert_int_equal(handle(), 1);
+		check_lost();
+		assert_int_equal(barlease_map_restore(map), 0);
+	}
+}
+
+static void two_threads_restore_it_once(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 200; i++) {
+		pthread_t one, other;
+
+		while (!barlease_map_lost(map))
+			assert_int_equal(handle(), 1);
+		one = start(restore_in_thread, NULL);
+		other = start(restore_in_thread, NULL);
+		assert_int_equal(result(one), 0);
+		assert_int_equal(result(other), 0);
+		check_live();
+	}
+}
+
+/* A forked child has no handler at it, even if the parent had one. */
+static void a_child_of_a_busy_parent_is_free(void **state)
+{
+	pthread_t handler;
+	int status;
+	pid_t pid;
+
+	(void)state;
+	cut(file, 0);
+	handler = start_handler(1);
+	pid = fork();
+	assert_return_code(pid, errno);
+	if (!pid) {
+		alarm(10);
+		grow(file, 0, PAGES);
+		if (!barlease_map_lost(map) ||
+		    load(barlease_map_addr(map), page_size) != ONES)
+			_exit(1);
+		if (barlease_map_restore(map) || barlease_map_lost(map) ||
+		    load(barlease_map_addr(map), page_size) != page_word(1))
+			_exit(2);
+		_exit(barlease_unmap(map) ? 3 : 0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	atomic_store(&go_on, true);
+	assert_int_equal(result(handler), 1);
+	check_lost();
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(lost_means_that_nothing_of_the_lease_is_left),
+		TEST(a_restore_waits_for_handlers),
+		TEST(an_unmap_waits_for_handlers),
+		TEST(a_fault_during_a_restore_leaves_no_ones),
+		TEST(a_restore_that_never_comes_through_is_eio),
+		TEST(a_fault_of_yesterday_loses_nothing),
+		TEST(two_threads_restore_it_once),
+		TEST(a_child_of_a_busy_parent_is_free),
+	};
+
+	return cmocka_run_group_tests_name("races", tests, NULL, NULL);
+}

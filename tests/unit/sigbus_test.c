@@ -1,0 +1,518 @@
+// SPDX-License-Identifier: MIT
+/*
+ * sigbus_test.c - a SIGBUS that is none of the library's ends as it would without
+ * the library. Each case is played twice, by a child that has a map with SURVIVE
+ * and by one that has none, and both must have seen the same.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <ucontext.h>
+
+#include "barlease.h"
+#include "lossy.h"
+
+#define MAX_CALLS 8
+
+/* Where the SIGBUS comes from. */
+enum source { FAULT, MISALIGNED, MEMORY_ERROR, RAISED, KILLED, QUEUED, NR_SOURCES };
+
+/* What the handler does. */
+enum deed { RETURNS, JUMPS, JUMPS_WITH_MASK, RAISES_AGAIN, NR_DEEDS };
+
+struct scenario {
+	enum source source;
+	enum deed deed;
+	bool is_handler;
+	void (*fixed)(int); /* else SIG_DFL or SIG_IGN */
+	int flags;          /* of the handler */
+	bool with_mask;     /* the handler's mask has SIGUSR1 */
+};
+
+/* What one call of the handler has seen. */
+struct call {
+	int sig, code, depth;
+	bool at_page, from_us, on_stack;
+	long value;
+	uint64_t mask, context_mask;
+};
+
+/* What a child has seen, and how it ended. */
+struct outcome {
+	struct call calls[MAX_CALLS];
+	int nr_calls;
+	uint64_t mask_after[2];
+	uint64_t loaded[2];
+	int status;
+};
+
+static struct outcome *seen; /* shared with the children */
+static const struct scenario *scenario;
+static sigjmp_buf landing;
+static volatile int depth;
+static int file;
+static char *page;
+static char stack[64 << 10];
+static char directory[] = "/tmp/barlease-sigbus.XXXXXX"; /* for cores */
+
+static uint64_t signal_mask(void)
+{
+	uint64_t mask = 0;
+
+	syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, &mask, sizeof(mask));
+	return mask;
+}
+
+static void note_call(int sig, siginfo_t *info, ucontext_t *context)
+{
+	struct call *call = &seen->calls[seen->nr_calls++ % MAX_CALLS];
+	char here;
+
+	*call = (struct call){ .sig = sig, .depth = depth, .mask = signal_mask() };
+	/* The library asks for the alternate stack itself. */
+	if (scenario->flags & SA_ONSTACK)
+		call->on_stack = (uintptr_t)&here - (uintptr_t)stack < sizeof(stack);
+	if (!info)
+		return;
+	call->code = info->si_code;
+	if (scenario->source <= MEMORY_ERROR)
+		call->at_page = info->si_addr == page + 8;
+	else
+		call->from_us = info->si_pid == getpid() && info->si_uid == getuid();
+	if (scenario->source == QUEUED)
+		call->value = (long)info->si_value.sival_ptr;
+	memcpy(&call->context_mask, &context->uc_sigmask, sizeof(call->context_mask));
+}
+
+static void on_any(int sig, siginfo_t *info, void *context)
+{
+	note_call(sig, info, context);
+	switch (scenario->deed) {
+	case JUMPS:
+	case JUMPS_WITH_MASK:
+		siglongjmp(landing, 1);
+	case RAISES_AGAIN:
+		/* Once: where it is blocked meanwhile it comes after this one. */
+		if (seen->nr_calls == 1) {
+			depth++;
+			raise(SIGBUS);
+			depth--;
+		}
+		break;
+	default:
+		break;
+	}
+	/* So that the access succeeds when it is done again. */
+	cut(file, 1);
+}
+
+static void on_plain(int sig)
+{
+	on_any(sig, NULL, NULL);
+}
+
+static void send_as(int code)
+{
+	siginfo_t info = { .si_signo = SIGBUS, .si_code = code };
+
+	info.si_addr = page + 8;
+	syscall(SYS_rt_tgsigqueueinfo, getpid(), gettid(), SIGBUS, &info);
+}
+
+static uint64_t cause(void)
+{
+	switch (scenario->source) {
+	case FAULT:
+		cut(file, 0);
+		return load(page, 8);
+	case MISALIGNED:
+		send_as(BUS_ADRALN);
+		break;
+	case MEMORY_ERROR: /* found while nobody accessed it */
+		send_as(BUS_MCEERR_AO);
+		break;
+	case RAISED:
+		raise(SIGBUS);
+		break;
+	case KILLED:
+		kill(getpid(), SIGBUS);
+		break;
+	default:
+		sigqueue(getpid(), SIGBUS, (union sigval){ .sival_ptr = page });
+	}
+	return 1;
+}
+
+static void install(void)
+{
+	struct sigaction action = { .sa_flags = scenario->flags };
+	stack_t alternate = { .ss_sp = stack, .ss_size = sizeof(stack) };
+
+	if (scenario->flags & SA_ONSTACK)
+		sigaltstack(&alternate, NULL);
+	if (scenario->with_mask)
+		sigaddset(&action.sa_mask, SIGUSR1);
+	if (!scenario->is_handler)
+		action.sa_handler = scenario->fixed;
+	else if (scenario->flags & SA_SIGINFO)
+		action.sa_sigaction = on_any;
+	else
+		action.sa_handler = on_plain;
+	if (sigaction(SIGBUS, &action, NULL))
+		_exit(90);
+}
+
+static void play_once(int i, const sigset_t *mask)
+{
+	if (!sigsetjmp(landing, scenario->deed == JUMPS_WITH_MASK))
+		seen->loaded[i] = cause();
+	seen->mask_after[i] = signal_mask();
+	/* A jump out of a handler may have left SIGBUS blocked. */
+	sigprocmask(SIG_SETMASK, mask, NULL);
+	depth = 0;
+}
+
+/* Twice, as the second may be another thing than the first. */
+static void play(void)
+{
+	struct rlimit core = { RLIM_INFINITY, RLIM_INFINITY };
+	sigset_t mask;
+
+	alarm(10);
+	/* Whether a core was written is told by the status. */
+	if (!scenario->is_handler)
+		setrlimit(RLIMIT_CORE, &core);
+	sigemptyset(&mask);
+	sigaddset(&mask, SIGUSR2);
+	sigprocmask(SIG_SETMASK, &mask, NULL);
+	play_once(0, &mask);
+	play_once(1, &mask);
+	_exit(0);
+}
+
+/* Have a map with SURVIVE, and see that it does. */
+static void take_a_map(void)
+{
+	struct barlease_map_options options = { .size = sizeof(options),
+						.flags = BARLEASE_MAP_SURVIVE };
+	int fd = lossy_file(1);
+	struct barlease_map *map = barlease_map(fd, &options);
+
+	if (!map || load(barlease_map_addr(map), 0) != page_word(0))
+		_exit(91);
+	cut(fd, 0);
+	if (load(barlease_map_addr(map), 0) != ONES || !barlease_map_lost(map))
+		_exit(92);
+}
+
+static struct outcome outcome(bool with_library)
+{
+	pid_t pid;
+
+	memset(seen, 0, sizeof(*seen));
+	pid = fork();
+	assert_return_code(pid, errno);
+	if (!pid) {
+		file = lossy_file(1);
+		page = mmap(NULL, page_size, PROT_READ, MAP_SHARED, file, 0);
+		if (page == MAP_FAILED)
+			_exit(93);
+		install();
+		if (with_library)
+			take_a_map();
+		if (chdir(directory))
+			_exit(94);
+		play();
+	}
+	assert_int_equal(waitpid(pid, &seen->status, 0), pid);
+	return *seen;
+}
+
+/* Each child has its own page somewhere else. */
+static void same_values(struct outcome *one)
+{
+	for (int i = 0; i < MAX_CALLS; i++)
+		one->calls[i].value = one->calls[i].value != 0;
+}
+
+static void check_same(const struct scenario *what)
+{
+	struct outcome without, with;
+
+	scenario = what;
+	without = outcome(false);
+	with = outcome(true);
+	same_values(&without);
+	same_values(&with);
+	if (!memcmp(&without, &with, sizeof(with)))
+		return;
+	print_error("source %d, deed %d, flags %#x, mask %d, handler %d %p: "
+		    "status %#x, with library %#x; %d calls, with library %d\n",
+		    what->source, what->deed, what->flags, what->with_mask,
+		    what->is_handler, (void *)what->fixed, without.status, with.status,
+		    without.nr_calls, with.nr_calls);
+	fail();
+}
+
+static void default_actions_are_taken(void **state)
+{
+	static void (*const fixed[])(int) = { SIG_DFL, SIG_IGN };
+
+	(void)state;
+	for (int source = 0; source < NR_SOURCES; source++) {
+		for (int i = 0; i < 2; i++) {
+			struct scenario what = { .source = source, .fixed = fixed[i] };
+
+			/* Only the kernel has this one, and then does not ignore it. */
+			if (source == MISALIGNED && fixed[i] == SIG_IGN)
+				continue;
+			check_same(&what);
+			assert_true(WIFSIGNALED(seen->status) || fixed[i] == SIG_IGN);
+			if (WIFSIGNALED(seen->status))
+				assert_int_equal(WTERMSIG(seen->status), SIGBUS);
+		}
+	}
+}
+
+static void handlers_see_no_difference(void **state)
+{
+	static const int flags[] = { SA_SIGINFO, SA_NODEFER, SA_RESETHAND, SA_ONSTACK };
+	int handled = 0, died = 0;
+
+	(void)state;
+	/* That puts handlers of its own before these. */
+	if (UNDER_TSAN)
+		skip();
+	for (int bits = 0; bits < 1 << ARRAY_SIZE(flags); bits++) {
+		struct scenario what = { .is_handler = true };
+
+		for (size_t i = 0; i < ARRAY_SIZE(flags); i++)
+			what.flags |= bits & 1 << i ? flags[i] : 0;
+		for (int source = 0; source < NR_SOURCES; source++) {
+			for (int deed = 0; deed < NR_DEEDS; deed++) {
+				what.source = source;
+				what.deed = deed;
+				what.with_mask = (bits + source + deed) % 2;
+				check_same(&what);
+				handled += seen->nr_calls;
+				died += WIFSIGNALED(seen->status);
+			}
+		}
+	}
+	/* All 384 were called, and SA_RESETHAND ended in SIG_DFL. */
+	assert_in_range(handled, 384, 10000);
+	assert_in_range(died, 100, 300);
+}
+
+/* A read() that waits, and a SIGBUS that somebody sends: EINTR or not? */
+static int interrupted_read(int flags, void (*fixed)(int), bool with_library)
+{
+	struct scenario what = { .is_handler = !fixed,
+				 .fixed = fixed,
+				 .flags = flags,
+				 .deed = RETURNS,
+				 .source = KILLED };
+	int status;
+	pid_t pid = fork();
+
+	assert_return_code(pid, errno);
+	if (!pid) {
+		int ends[2];
+		char byte;
+
+		scenario = &what;
+		file = lossy_file(1);
+		install();
+		if (with_library)
+			take_a_map();
+		if (pipe(ends))
+			_exit(93);
+		if (fork() == 0) {
+			usleep(20000);
+			kill(getppid(), SIGBUS);
+			usleep(20000);
+			_exit(write(ends[1], "", 1) != 1);
+		}
+		_exit(read(ends[0], &byte, 1) == 1 ? 1 : errno == EINTR ? 2 : 3);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	return WEXITSTATUS(status);
+}
+
+static void system_calls_are_interrupted_as_before(void **state)
+{
+	(void)state;
+	for (int with_library = 0; with_library < 2; with_library++) {
+		assert_int_equal(interrupted_read(0, NULL, with_library), 2);
+		assert_int_equal(interrupted_read(SA_RESTART, NULL, with_library), 1);
+		assert_int_equal(interrupted_read(0, SIG_IGN, with_library), 1);
+	}
+}
+
+/*
+ * Which maps install the handler, and who may go without
+ */
+
+static int handler_of(uint32_t flags)
+{
+	struct barlease_map_options options = { .size = sizeof(options),
+						.flags = flags };
+	struct sigaction action;
+	int fd = lossy_file(1);
+
+	signal(SIGBUS, SIG_DFL);
+	if (!barlease_map(fd, &options) || sigaction(SIGBUS, NULL, &action))
+		return 90;
+	if (action.sa_handler == SIG_DFL)
+		return 0;
+	return (action.sa_flags & (SA_SIGINFO | SA_ONSTACK)) ==
+			       (SA_SIGINFO | SA_ONSTACK) ?
+		       1 :
+		       91;
+}
+
+static int in_child(int (*run)(uint32_t flags), uint32_t flags)
+{
+	int status;
+	pid_t pid = fork();
+
+	assert_return_code(pid, errno);
+	if (!pid)
+		_exit(run(flags));
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	return WIFSIGNALED(status) ? 1000 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+static void only_survive_installs_the_handler(void **state)
+{
+	(void)state;
+	assert_int_equal(in_child(handler_of, 0), 0);
+	assert_int_equal(in_child(handler_of, BARLEASE_MAP_READONLY), 0);
+	assert_int_equal(in_child(handler_of, BARLEASE_MAP_NO_HANDLER), 0);
+	assert_int_equal(in_child(handler_of, BARLEASE_MAP_SURVIVE), 1);
+	assert_int_equal(
+		in_child(handler_of, BARLEASE_MAP_SURVIVE | BARLEASE_MAP_NO_HANDLER),
+		0);
+}
+
+static void own_handler(int sig, siginfo_t *info, void *context)
+{
+	if (barlease_handle_sigbus(sig, info, context))
+		return;
+	/* What is none of the library's leaves by this door. */
+	_exit(info->si_code == BUS_ADRERR ? 7 : 8);
+}
+
+/* flags: of the map. The map survives, then the foreign page does not. */
+static int handle_own(uint32_t flags)
+{
+	struct sigaction action = { .sa_sigaction = own_handler,
+				    .sa_flags = SA_SIGINFO };
+	struct barlease_map_options options = { .size = sizeof(options),
+						.flags = flags };
+	int fd = lossy_file(1), other = lossy_file(1);
+	struct barlease_map *map = barlease_map(fd, &options);
+	char *foreign = mmap(NULL, page_size, PROT_READ, MAP_SHARED, other, 0);
+
+	if (!map || foreign == MAP_FAILED || sigaction(SIGBUS, &action, NULL))
+		return 90;
+	cut(fd, 0);
+	cut(other, 0);
+	if (load(barlease_map_addr(map), 0) != ONES || !barlease_map_lost(map))
+		return 91;
+	return load(foreign, 0) ? 92 : 93;
+}
+
+static void a_program_with_its_own_handler_asks(void **state)
+{
+	(void)state;
+	assert_int_equal(
+		in_child(handle_own, BARLEASE_MAP_SURVIVE | BARLEASE_MAP_NO_HANDLER),
+		7);
+	assert_int_equal(in_child(handle_own, BARLEASE_MAP_SURVIVE), 7);
+	/* Without SURVIVE its map is none of the library's, either. */
+	assert_int_equal(in_child(handle_own, 0), 7);
+}
+
+/* An address inside a lost map is no reason, if the signal is another. */
+static void only_bus_adrerr_is_taken(void **state)
+{
+	struct barlease_map_options options = {
+		.size = sizeof(options),
+		.flags = BARLEASE_MAP_SURVIVE | BARLEASE_MAP_NO_HANDLER,
+	};
+	static const int codes[] = { BUS_ADRALN,    BUS_OBJERR, BUS_MCEERR_AR,
+				     BUS_MCEERR_AO, SI_USER,    SI_QUEUE,
+				     SI_TKILL };
+	int fd = lossy_file(1);
+	struct barlease_map *map = barlease_map(fd, &options);
+	siginfo_t info = { .si_signo = SIGBUS };
+
+	(void)state;
+	assert_non_null(map);
+	info.si_addr = barlease_map_addr(map);
+	for (size_t i = 0; i < ARRAY_SIZE(codes); i++) {
+		info.si_code = codes[i];
+		assert_int_equal(barlease_handle_sigbus(SIGBUS, &info, NULL), 0);
+	}
+	info.si_code = BUS_ADRERR;
+	assert_int_equal(barlease_handle_sigbus(SIGSEGV, &info, NULL), 0);
+	info.si_addr = (char *)barlease_map_addr(map) + page_size;
+	assert_int_equal(barlease_handle_sigbus(SIGBUS, &info, NULL), 0);
+	info.si_addr = (char *)barlease_map_addr(map) - 1;
+	assert_int_equal(barlease_handle_sigbus(SIGBUS, &info, NULL), 0);
+	assert_int_equal(barlease_map_lost(map), 0);
+
+	info.si_addr = (char *)barlease_map_addr(map) + page_size - 1;
+	assert_int_equal(barlease_handle_sigbus(SIGBUS, &info, NULL), 1);
+	assert_int_equal(barlease_map_lost(map), 1);
+	assert_int_equal(barlease_unmap(map), 0);
+	assert_int_equal(barlease_handle_sigbus(SIGBUS, &info, NULL), 0);
+	close(fd);
+}
+
+static int make_directory(void **state)
+{
+	(void)state;
+	return mkdtemp(directory) ? 0 : -1;
+}
+
+static int remove_directory(void **state)
+{
+	DIR *dir = opendir(directory);
+	struct dirent *entry;
+
+	(void)state;
+	assert_non_null(dir);
+	while ((entry = readdir(dir)))
+		unlinkat(dirfd(dir), entry->d_name, 0);
+	closedir(dir);
+	return rmdir(directory);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(default_actions_are_taken),
+		cmocka_unit_test(handlers_see_no_difference),
+		cmocka_unit_test(system_calls_are_interrupted_as_before),
+		cmocka_unit_test(only_survive_installs_the_handler),
+		cmocka_unit_test(a_program_with_its_own_handler_asks),
+		cmocka_unit_test(only_bus_adrerr_is_taken),
+	};
+
+	seen = mmap(NULL, sizeof(*seen), PROT_READ | PROT_WRITE,
+		    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (seen == MAP_FAILED)
+		return 1;
+	return cmocka_run_group_tests_name("sigbus", tests, make_directory,
+					   remove_directory);
+}
