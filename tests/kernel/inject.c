@@ -69,67 +69,64 @@ static void count_below(struct span span, struct span spared)
 		open("/proc/thread-self/make-it-fail", O_RDWR | O_CLOEXEC));
 }
 
-/* A line of /proc/kallsyms, whose text lives as long: false for what is no code. */
+/* A function in /proc/kallsyms. */
 struct symbol {
 	uint64_t address;
-	const char *name;
+	const char *name; /* and what follows */
+	size_t length;
 	bool ours;
 };
 
-static bool parse_code(char *line, struct symbol *symbol)
+/* The next one from this line on, and the line behind it; NULL: none. */
+static const char *next_function(const char *line, struct symbol *symbol)
 {
+	static const char ours[] = "\t[" MODULE "]\n";
 	char *rest;
 
-	symbol->address = strtoull(line, &rest, 16);
-	if (rest[0] != ' ' || (rest[1] != 't' && rest[1] != 'T') || rest[2] != ' ')
-		return false;
-	symbol->name = rest + 3;
-	rest += strcspn(rest + 3, "\t") + 3;
-	symbol->ours = !strcmp(rest, "\t[" MODULE "]");
-	*rest = '\0';
-	return true;
+	for (; *line; line = strchr(rest, '\n') + 1) {
+		symbol->address = strtoull(line, &rest, 16);
+		if (strncmp(rest, " t ", 3) && strncmp(rest, " T ", 3))
+			continue;
+		symbol->name = rest + 3;
+		symbol->length = strcspn(symbol->name, "\t\n");
+		rest = strchr(symbol->name, '\n');
+		symbol->ours =
+			!strncmp(symbol->name + symbol->length, ours, strlen(ours));
+		return rest + 1;
+	}
+	return NULL;
 }
 
-/* Where a function begins, and the next one. */
-static struct span find_function(const char *name)
+/* From where it begins to where the next one does. */
+static struct span find_function(const char *text, const char *name)
 {
 	struct span span = { 0, UINT64_MAX };
+	struct symbol symbol;
 
-	for (int pass = 0; pass < 2; pass++) {
-		char *text = read_file("/proc/kallsyms"), *rest = text;
-		struct symbol symbol;
-
-		for (char *line; (line = strsep(&rest, "\n"));) {
-			if (!parse_code(line, &symbol))
-				continue;
-			if (!pass && !strcmp(symbol.name, name))
-				span.start = symbol.address;
-			if (pass && symbol.address > span.start &&
-			    symbol.address < span.end)
-				span.end = symbol.address;
-		}
-		free(text);
-		CHECK_THAT(span.start, "expected the kernel to have %s, saw none",
-			   name);
-	}
+	for (const char *line = text; (line = next_function(line, &symbol));)
+		if (symbol.length == strlen(name) &&
+		    !memcmp(symbol.name, name, symbol.length))
+			span.start = symbol.address;
+	CHECK_THAT(span.start, "expected the kernel to have %s, saw none", name);
+	for (const char *line = text; (line = next_function(line, &symbol));)
+		if (symbol.address > span.start && symbol.address < span.end)
+			span.end = symbol.address;
 	return span;
 }
 
-static struct span find_driver(void)
+static struct span find_driver(const char *text)
 {
-	char *text = read_file("/proc/kallsyms"), *rest = text;
 	struct span span = { UINT64_MAX, 0 };
 	struct symbol symbol;
 
-	for (char *line; (line = strsep(&rest, "\n"));) {
-		if (!parse_code(line, &symbol) || !symbol.ours)
+	for (const char *line = text; (line = next_function(line, &symbol));) {
+		if (!symbol.ours)
 			continue;
 		if (symbol.address < span.start)
 			span.start = symbol.address;
-		if (symbol.address >= span.end)
-			span.end = symbol.address + 1;
+		if (symbol.address > span.end)
+			span.end = symbol.address;
 	}
-	free(text);
 	CHECK(span.end);
 	/* Where the last one ends is not said; but a guard page follows the code. */
 	span.end = (span.end | 0xfff) + 1 + 0x1000;
@@ -138,12 +135,19 @@ static struct span find_driver(void)
 
 void inject_below_driver(const char *spared)
 {
-	count_below(find_driver(), spared ? find_function(spared) : (struct span){ 0 });
+	char *text = read_file("/proc/kallsyms");
+
+	count_below(find_driver(text),
+		    spared ? find_function(text, spared) : (struct span){ 0 });
+	free(text);
 }
 
 void inject_below(const char *function)
 {
-	count_below(find_function(function), (struct span){ 0 });
+	char *text = read_file("/proc/kallsyms");
+
+	count_below(find_function(text, function), (struct span){ 0 });
+	free(text);
 }
 
 void inject_everywhere(void)
