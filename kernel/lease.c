@@ -70,15 +70,18 @@ static int window_take(struct barlease_lease *lease)
 
 /*
  * Who gives back can't be told that there is no memory for it. mtree_erase()
- * would leave the window taken then.
+ * would leave the window taken then; and later trees may not let __GFP_NOFAIL
+ * through to where they allocate.
  */
 static void window_give_back(struct barlease_lease *lease)
 {
-	MA_STATE(mas, &lease->dev->windows, lease->window,
-		 lease->window + lease->ranges.nr_pages - 1);
+	unsigned long last = lease->window + lease->ranges.nr_pages - 1;
+
+	MA_STATE(mas, &lease->dev->windows, lease->window, last);
 
 	mas_lock(&mas);
-	mas_store_gfp(&mas, NULL, GFP_KERNEL | __GFP_NOFAIL);
+	while (mas_store_gfp(&mas, NULL, GFP_KERNEL | __GFP_NOFAIL))
+		mas_set_range(&mas, lease->window, last);
 	mas_unlock(&mas);
 }
 
