@@ -4,7 +4,6 @@
  * leaves nothing else mapped and no fd open. A memfd stands for the lease.
  */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -73,18 +72,6 @@ static void give_back(void)
 			__real_munmap(stolen[nr_stolen].addr, stolen[nr_stolen].length),
 			0);
 	}
-}
-
-static int count_fds(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	int count = 0;
-
-	assert_non_null(dir);
-	while (readdir(dir))
-		count++;
-	closedir(dir);
-	return count;
 }
 
 static int setup(void **state)

@@ -4,7 +4,6 @@
  * hostile peer gets an fd, or a leak, into the receiver.
  */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -41,18 +40,6 @@ struct fixture {
 	int file;
 	int fds; /* open ones, all in all */
 };
-
-static int count_fds(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	int count = 0;
-
-	assert_non_null(dir);
-	while (readdir(dir))
-		count++;
-	closedir(dir);
-	return count;
-}
 
 static int setup(void **state, int type)
 {

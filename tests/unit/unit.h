@@ -7,6 +7,7 @@
 #define UNIT_H
 
 /* cmocka.h wants these before it. */
+#include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -50,6 +51,19 @@ static inline uint64_t random_word(void)
 static inline uint64_t random_below(uint64_t limit)
 {
 	return random_word() % limit;
+}
+
+/* The open ones, and some more that are always there. */
+static inline int count_fds(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	int count = 0;
+
+	assert_non_null(dir);
+	while (readdir(dir))
+		count++;
+	closedir(dir);
+	return count;
 }
 
 #endif /* UNIT_H */
