@@ -33,6 +33,7 @@ static const struct {
 	[SMALL_SIBLING] = { "third ivshmem", "0x1af4", "0x1110", 2 },
 	[AHCI_DEVICE] = { "AHCI", "0x8086", "0x2922", 0 },
 };
+#define KINDS (sizeof(kinds) / sizeof(*kinds))
 
 static bool has_id(const char *bdf, const char *file, const char *id)
 {
@@ -46,26 +47,37 @@ static bool has_id(const char *bdf, const char *file, const char *id)
 	return same;
 }
 
-/* The device of a kind; NULL: none. */
-static const char *find_device(enum device_kind kind)
+/* "": there was none. All processes have it from the first, as a scan takes long. */
+static char addresses[KINDS][16];
+
+static void find_devices(void)
 {
-	static char found[sizeof(kinds) / sizeof(*kinds)][16];
-	int count, nth = 0;
+	int nth[KINDS] = { 0 };
 	struct dirent **entries;
+	int count;
 
 	count = (int)CHECK_OK(scandir(PCI_DEVICES, &entries, NULL, alphasort));
-	found[kind][0] = '\0';
 	for (int i = 0; i < count; i++) {
 		const char *bdf = entries[i]->d_name;
 
-		if (*bdf != '.' && has_id(bdf, "vendor", kinds[kind].vendor) &&
-		    has_id(bdf, "device", kinds[kind].device) &&
-		    nth++ == kinds[kind].nth)
-			snprintf(found[kind], sizeof(*found), "%.15s", bdf);
+		for (size_t kind = 0; kind < KINDS && *bdf != '.'; kind++)
+			if (has_id(bdf, "vendor", kinds[kind].vendor) &&
+			    has_id(bdf, "device", kinds[kind].device) &&
+			    nth[kind]++ == kinds[kind].nth)
+				snprintf(addresses[kind], sizeof(*addresses), "%.15s",
+					 bdf);
 		free(entries[i]);
 	}
 	free(entries);
-	return found[kind][0] ? found[kind] : NULL;
+}
+
+/* The device of a kind; NULL: none, or none any more. */
+static const char *find_device(enum device_kind kind)
+{
+	char path[sizeof(PCI_DEVICES) + sizeof(addresses)];
+
+	snprintf(path, sizeof(path), PCI_DEVICES "/%s", addresses[kind]);
+	return *addresses[kind] && !access(path, F_OK) ? addresses[kind] : NULL;
 }
 
 const char *device_bdf(enum device_kind kind)
@@ -78,7 +90,7 @@ const char *device_bdf(enum device_kind kind)
 
 static void bind_all(const char *driver)
 {
-	for (size_t kind = 0; kind < sizeof(kinds) / sizeof(*kinds); kind++) {
+	for (size_t kind = 0; kind < KINDS; kind++) {
 		const char *bdf = find_device((enum device_kind)kind);
 
 		if (bdf)
@@ -112,8 +124,9 @@ static struct {
 	bool used;
 } * path;
 
-void path_prepare(void)
+void devices_prepare(void)
 {
+	find_devices();
 	path = CHECK_MAP(mmap(NULL, sizeof(*path), PROT_READ | PROT_WRITE,
 			      MAP_SHARED | MAP_ANONYMOUS, -1, 0));
 }

@@ -36,6 +36,8 @@ enum device_kind {
 #define RAM_SIZE  GIB(1)
 #define RAM_PAGES (RAM_SIZE / PAGE_SIZE)
 
+/* Once, before the tests are forked. */
+void devices_prepare(void);
 /* Its address; the test fails where there is none. */
 const char *device_bdf(enum device_kind kind);
 /* Bind every test device that is there to the driver. */
@@ -49,7 +51,6 @@ void remove_and_rescan(const char *bdf);
  * The way in which the functions below open devices. It is chosen before a test
  * is forked; afterwards it is known whether that test opened any.
  */
-void path_prepare(void);
 void path_choose(uint32_t path);
 bool path_was_used(void);
 bool path_is_cdev(void);

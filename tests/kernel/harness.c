@@ -218,11 +218,15 @@ bool ran_for(int seconds)
 	return now.tv_sec - began.tv_sec >= seconds;
 }
 
-static int by_place(const void *left, const void *right)
+/* First by the module's parameters, as to load it anew takes longer than most. */
+static int by_params_and_place(const void *left, const void *right)
 {
 	const struct test *a = *(const struct test *const *)left;
 	const struct test *b = *(const struct test *const *)right;
-	int order = strcmp(a->file, b->file);
+	int order = strcmp(a->params ? a->params : "", b->params ? b->params : "");
+
+	if (!order)
+		order = strcmp(a->file, b->file);
 
 	return order ? order : a->line - b->line;
 }
@@ -431,7 +435,7 @@ static const struct test **sorted_tests(size_t *count)
 	CHECK(order);
 	for (size_t i = 0; i < *count; i++)
 		order[i] = &__start_tests[i];
-	qsort(order, *count, sizeof(*order), by_place);
+	qsort(order, *count, sizeof(*order), by_params_and_place);
 	return order;
 }
 
@@ -439,7 +443,7 @@ static void prepare(void)
 {
 	CHECK_OK(prctl(PR_SET_CHILD_SUBREAPER, 1));
 	system_prepare();
-	path_prepare();
+	devices_prepare();
 	printf("seed %llu\n", (unsigned long long)seed);
 	/* Before a fork has it too. */
 	fflush(stdout);
