@@ -32,7 +32,8 @@
 static void clear_refs_then_store(uint64_t hint, uint64_t size, uint32_t level)
 {
 	static const char *const kinds[] = { "4", "1", "3", "4", "4" };
-	struct barlease_device dev = open_device(RAM_DEVICE);
+	struct barlease_device dev =
+		open_device(size > RAM_SIZE ? BIG_DEVICE : RAM_DEVICE);
 	int fd = lease(&dev, RAM_BAR, 0, size);
 	char *at = map_at(fd, 0, size, READ_WRITE, hint);
 	char *fresh = map_at(fd, 0, size, READ_WRITE, hint);
@@ -72,7 +73,7 @@ TEST(clear_refs_2m, "after clear_refs a store to a 2 MiB entry goes through")
 TEST(clear_refs_1g, "after clear_refs a store to a 1 GiB entry goes through",
      .params = "huge_pud=1")
 {
-	clear_refs_then_store(0, RAM_SIZE, PTWALK_PUD);
+	clear_refs_then_store(0, BIG_SIZE, PTWALK_PUD);
 }
 
 /* Maps, touches every block of, and unmaps the lease until told to stop. */

@@ -29,8 +29,9 @@ static const struct {
 	[NVME_DEVICE] = { "nvme", "0x1b36", "0x0010", 0 },
 	[EDU_DEVICE] = { "edu", "0x1234", "0x11e8", 0 },
 	[EDU_SIBLING] = { "second edu", "0x1234", "0x11e8", 1 },
-	[SMALL_DEVICE] = { "second ivshmem", "0x1af4", "0x1110", 1 },
-	[SMALL_SIBLING] = { "third ivshmem", "0x1af4", "0x1110", 2 },
+	[BIG_DEVICE] = { "second ivshmem", "0x1af4", "0x1110", 1 },
+	[SMALL_DEVICE] = { "third ivshmem", "0x1af4", "0x1110", 2 },
+	[SMALL_SIBLING] = { "fourth ivshmem", "0x1af4", "0x1110", 3 },
 	[AHCI_DEVICE] = { "AHCI", "0x8086", "0x2922", 0 },
 };
 #define KINDS (sizeof(kinds) / sizeof(*kinds))
@@ -432,14 +433,15 @@ static uint32_t stamp(uint64_t page)
 
 void stamp_pages(const struct barlease_device *dev)
 {
-	char *bar = map_bar(dev, RAM_BAR, 0, RAM_SIZE, PROT_READ | PROT_WRITE);
-	volatile uint32_t *last = (void *)(bar + RAM_SIZE - PAGE_SIZE + STAMP_OFFSET);
+	uint64_t size = dev->bars[RAM_BAR].size, pages = size / PAGE_SIZE;
+	char *bar = map_bar(dev, RAM_BAR, 0, size, PROT_READ | PROT_WRITE);
+	volatile uint32_t *last = (void *)(bar + size - PAGE_SIZE + STAMP_OFFSET);
 
 	/* The last page is written last: it tells that all are. */
-	for (uint64_t page = 0; *last != stamp(RAM_PAGES - 1); page++)
+	for (uint64_t page = 0; *last != stamp(pages - 1); page++)
 		*(volatile uint32_t *)(bar + page * PAGE_SIZE + STAMP_OFFSET) =
 			stamp(page);
-	CHECK_OK(munmap(bar, RAM_SIZE));
+	CHECK_OK(munmap(bar, size));
 }
 
 void check_page(const char *file, int line, const void *at, uint64_t page)

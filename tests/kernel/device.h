@@ -22,7 +22,8 @@
 #define PAGE_SIZE KIB(4)
 
 enum device_kind {
-	RAM_DEVICE,    /* ivshmem: BAR2 is 1 GiB of RAM */
+	RAM_DEVICE,    /* ivshmem: BAR2 is 64 MiB of RAM */
+	BIG_DEVICE,    /* the same with 1 GiB, which a debug kernel opens slowly */
 	BLK_DEVICE,    /* virtio-blk: FLR, D3, a doorbell page a queue */
 	NVME_DEVICE,   /* MSI-X table at 0x2000 of BAR0, FLR */
 	EDU_DEVICE,    /* 1 MiB of registers in BAR0 */
@@ -33,8 +34,10 @@ enum device_kind {
 };
 
 #define RAM_BAR   2
-#define RAM_SIZE  GIB(1)
+#define RAM_SIZE  MIB(64)
 #define RAM_PAGES (RAM_SIZE / PAGE_SIZE)
+#define BIG_SIZE  GIB(1)
+#define BIG_PAGES (BIG_SIZE / PAGE_SIZE)
 
 /* Once, before the tests are forked. */
 void devices_prepare(void);

@@ -280,8 +280,8 @@ TEST(failing_export_window, "an export that fails takes no page offsets",
 	range_t ranges[COUNT];
 
 	for (int i = 0; i < COUNT; i++)
-		ranges[i] = (range_t){ 0, RAM_SIZE };
-	it.dev = open_device(RAM_DEVICE);
+		ranges[i] = (range_t){ 0, BIG_SIZE };
+	it.dev = open_device(BIG_DEVICE);
 	it.ranges = ranges;
 	it.nr_ranges = COUNT;
 	/* It finds room only where no other is left. */
@@ -301,7 +301,7 @@ static unsigned int fill_windows(int *leases, unsigned int most)
 	unsigned int count = 0;
 
 	for (int i = 0; i < COUNT; i++)
-		ranges[i] = (range_t){ 0, RAM_SIZE };
+		ranges[i] = (range_t){ 0, BIG_SIZE };
 	while (count < most && (leases[count] = abi_export(it.dev.device_fd, RAM_BAR,
 							   ranges, COUNT, O_RDWR)) >= 0)
 		count++;
@@ -316,7 +316,7 @@ TEST(failing_close, "a lease that ends without memory gives back its page offset
 	unsigned int first, failures;
 	int leases[MOST];
 
-	it.dev = open_device(RAM_DEVICE);
+	it.dev = open_device(BIG_DEVICE);
 	first = fill_windows(leases, MOST);
 	CHECK(first > MOST / 2);
 	inject_below_driver(NULL);
@@ -561,8 +561,8 @@ static void try_hooks(void)
 		  .undo = revoke_and_unmap },
 	};
 
-	it.dev = open_device(RAM_DEVICE);
-	it.length = RAM_SIZE;
+	it.dev = open_device(BIG_DEVICE);
+	it.length = BIG_SIZE;
 	it.fd = lease(&it.dev, RAM_BAR, 0, it.length);
 	inject_everywhere();
 	for (size_t i = 0; i < sizeof(calls) / sizeof(*calls); i++)

@@ -31,14 +31,14 @@ static const struct part {
 	{ 511, 2 },
 	{ 700, 900 },
 	{ 1024, 512 },
-	{ RAM_PAGES / 2 + 5, 3000 },
-	{ RAM_PAGES - 1, 1 },
+	{ BIG_PAGES / 2 + 5, 3000 },
+	{ BIG_PAGES - 1, 1 },
 };
 #define NR_PARTS (sizeof(parts) / sizeof(*parts))
 
 static struct huge huge_start(void)
 {
-	struct huge huge = { .dev = open_device(RAM_DEVICE) };
+	struct huge huge = { .dev = open_device(BIG_DEVICE) };
 
 	stamp_pages(&huge.dev);
 	return huge;
@@ -49,9 +49,9 @@ static void huge_lease(struct huge *huge, uint32_t level)
 {
 	uint64_t leaf = level == PTWALK_PUD ? GIB(1) : MIB(2);
 
-	huge->fd = lease(&huge->dev, RAM_BAR, 0, RAM_SIZE);
-	huge->at = map_at(huge->fd, 0, RAM_SIZE, READ_WRITE, 0);
-	for (uint64_t at = 0; at < RAM_SIZE; at += leaf) {
+	huge->fd = lease(&huge->dev, RAM_BAR, 0, BIG_SIZE);
+	huge->at = map_at(huge->fd, 0, BIG_SIZE, READ_WRITE, 0);
+	for (uint64_t at = 0; at < BIG_SIZE; at += leaf) {
 		CHECK_STORES(huge->at + at);
 		CHECK_EQ(page_entry(huge->at + at).level, level);
 	}
@@ -94,7 +94,7 @@ static void each_other(const struct part *part, void (*check)(const char *, uint
 		       const char *base)
 {
 	each_edge(part, 0, part->first, check, base);
-	each_edge(part, part->first + part->count, RAM_PAGES, check, base);
+	each_edge(part, part->first + part->count, BIG_PAGES, check, base);
 }
 
 static void each_inside(const struct part *part, void (*check)(const char *, uint64_t),
@@ -110,7 +110,7 @@ static void huge_revoke(const struct huge *huge)
 
 static void huge_end(const struct huge *huge)
 {
-	CHECK_OK(munmap(huge->at, RAM_SIZE));
+	CHECK_OK(munmap(huge->at, BIG_SIZE));
 	close(huge->fd);
 }
 
@@ -142,7 +142,7 @@ static void mprotect_inside(uint32_t level)
 		huge_lease(&huge, level);
 		inside = huge.at + part->first * PAGE_SIZE;
 		CHECK_OK(mprotect(inside, length, PROT_READ));
-		each_edge(part, 0, RAM_PAGES, check_right, huge.at);
+		each_edge(part, 0, BIG_PAGES, check_right, huge.at);
 		CHECK_STORE(inside, SIGSEGV);
 		CHECK_STORE(inside + length - PAGE_SIZE, SIGSEGV);
 		CHECK_OK(mprotect(inside, length, PROT_NONE));
@@ -151,11 +151,11 @@ static void mprotect_inside(uint32_t level)
 		CHECK_OK(mprotect(inside, length, READ_WRITE));
 		CHECK_STORES(inside);
 		CHECK_STORES(inside + length - PAGE_SIZE);
-		each_edge(part, 0, RAM_PAGES, check_right, huge.at);
+		each_edge(part, 0, BIG_PAGES, check_right, huge.at);
 		CHECK_OK(mprotect(inside, length, PROT_READ));
-		each_edge(part, 0, RAM_PAGES, check_right, huge.at);
+		each_edge(part, 0, BIG_PAGES, check_right, huge.at);
 		huge_revoke(&huge);
-		each_edge(part, 0, RAM_PAGES, check_gone, huge.at);
+		each_edge(part, 0, BIG_PAGES, check_gone, huge.at);
 		huge_end(&huge);
 	}
 }
@@ -180,7 +180,7 @@ static void madvise_inside(uint32_t level)
 		CHECK(taken);
 		each_other(part, check_right, huge.at);
 		huge_revoke(&huge);
-		each_edge(part, 0, RAM_PAGES, check_gone, huge.at);
+		each_edge(part, 0, BIG_PAGES, check_gone, huge.at);
 		huge_end(&huge);
 	}
 }
@@ -257,14 +257,14 @@ static void mremap_under_stores(uint32_t level)
 	CHECK_EQ(pthread_create(&thread, NULL, wander, &wanderer), 0);
 	for (int round = 0; round < (int)rounds(ROUNDS); round++) {
 		char *room = map_at(huge.dev.device_fd, huge.dev.bars[RAM_BAR].offset,
-				    RAM_SIZE, PROT_NONE, 0);
+				    BIG_SIZE, PROT_NONE, 0);
 
-		huge.fd = lease(&huge.dev, RAM_BAR, 0, RAM_SIZE);
-		huge.at = map_at(huge.fd, 0, RAM_SIZE, READ_WRITE, 0);
+		huge.fd = lease(&huge.dev, RAM_BAR, 0, BIG_SIZE);
+		huge.at = map_at(huge.fd, 0, BIG_SIZE, READ_WRITE, 0);
 		wanderer.at = (volatile uint32_t *)huge.at;
 		await_tries(&wanderer);
 		CHECK_EQ(page_entry(huge.at).level, level);
-		CHECK(mremap(huge.at, RAM_SIZE, RAM_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED,
+		CHECK(mremap(huge.at, BIG_SIZE, BIG_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED,
 			     room) == room);
 		CHECK_EQ(page_entry(room).level, PTWALK_NONE);
 		/* Every other round with nothing in between. */
@@ -275,8 +275,8 @@ static void mremap_under_stores(uint32_t level)
 		await_tries(&wanderer);
 		CHECK_EQ(*word, seen);
 		CHECK_GONE(room);
-		CHECK_GONE(room + RAM_SIZE - PAGE_SIZE);
-		CHECK_OK(munmap(room, RAM_SIZE));
+		CHECK_GONE(room + BIG_SIZE - PAGE_SIZE);
+		CHECK_OK(munmap(room, BIG_SIZE));
 		close(huge.fd);
 	}
 }
@@ -346,7 +346,7 @@ static void hold_entry(int sock, void *arg)
 	say(sock, 1);
 	hear(sock);
 	CHECK_EQ(page_entry(huge->at).level, PTWALK_PUD);
-	CHECK_PAGE(huge->at + GIB(1) - PAGE_SIZE, RAM_PAGES - 1);
+	CHECK_PAGE(huge->at + GIB(1) - PAGE_SIZE, BIG_PAGES - 1);
 }
 
 /*

@@ -336,13 +336,13 @@ static void prefault_for_ever(int sock, void *lease)
 TEST(prefault_eintr, "a fatal signal ends a prefault before it is through")
 {
 	enum { MAPPINGS = 16 };
-	struct barlease_device dev = open_device(RAM_DEVICE);
-	int fd = lease(&dev, RAM_BAR, 0, RAM_SIZE), status;
+	struct barlease_device dev = open_device(BIG_DEVICE);
+	int fd = lease(&dev, RAM_BAR, 0, BIG_SIZE), status;
 	struct kid kid;
 
 	/* Off by a page, so that it takes one fault for each 64 KiB. */
 	for (int i = 0; i < MAPPINGS; i++)
-		map_at(fd, 0, RAM_SIZE, PROT_READ, PAGE_SIZE);
+		map_at(fd, 0, BIG_SIZE, PROT_READ, PAGE_SIZE);
 	kid = kid_start(prefault_for_ever, &fd);
 	hear(kid.sock);
 	while (!faults(&dev, fd))
@@ -350,7 +350,7 @@ TEST(prefault_eintr, "a fatal signal ends a prefault before it is through")
 	CHECK_OK(kill(kid.pid, SIGKILL));
 	CHECK_OK(waitpid(kid.pid, &status, 0));
 	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
-	CHECK(faults(&dev, fd) < MAPPINGS * (RAM_SIZE / KIB(64)));
+	CHECK(faults(&dev, fd) < MAPPINGS * (BIG_SIZE / KIB(64)));
 }
 
 TEST(sync_flags, "SYNC with unknown flags is EINVAL; END does nothing")

@@ -12,6 +12,9 @@
 #define READ_WRITE (PROT_READ | PROT_WRITE)
 #define FRAME      0x000ffffffffff000ull
 
+/* Of a test of 1 GiB entries it is another. */
+static enum device_kind device = RAM_DEVICE;
+
 /* The entry that maps this page of the BAR. */
 static struct ptwalk entry_of(const void *at, uint64_t page, uint32_t level)
 {
@@ -21,7 +24,7 @@ static struct ptwalk entry_of(const void *at, uint64_t page, uint32_t level)
 	uint64_t physical;
 
 	if (!start)
-		start = bar_start(device_bdf(RAM_DEVICE), RAM_BAR);
+		start = bar_start(device_bdf(device), RAM_BAR);
 	physical = start + page * PAGE_SIZE;
 	CHECK_EQ(entry.level, level);
 	CHECK_EQ(entry.entry & FRAME & -sizes[level], physical & -sizes[level]);
@@ -83,13 +86,13 @@ TEST(memattr_uc, "an uncached lease's entries are uncached, of 2 MiB and 4 KiB")
 
 TEST(memattr_uc_pud, "a 1 GiB entry is uncached", .params = "huge_pud=1")
 {
-	struct barlease_device dev = open_device(RAM_DEVICE);
-	int fd = lease(&dev, RAM_BAR, 0, RAM_SIZE);
-	char *at = map_at(fd, 0, RAM_SIZE, READ_WRITE, 0);
+	struct barlease_device dev = open_device(device = BIG_DEVICE);
+	int fd = lease(&dev, RAM_BAR, 0, BIG_SIZE);
+	char *at = map_at(fd, 0, BIG_SIZE, READ_WRITE, 0);
 
 	CHECK_STORES(at);
 	check_uncached(at, 0, PTWALK_PUD);
-	check_uncached(at + RAM_SIZE - PAGE_SIZE, RAM_PAGES - 1, PTWALK_PUD);
+	check_uncached(at + BIG_SIZE - PAGE_SIZE, BIG_PAGES - 1, PTWALK_PUD);
 }
 
 TEST(memattr_wc, "a write-combining lease's entries are write-combining")
@@ -111,9 +114,9 @@ TEST(memattr_wc, "a write-combining lease's entries are write-combining")
 TEST(memattr_wc_pud, "write-combining holds with huge_pud=1 too",
      .params = "huge_pud=1")
 {
-	struct barlease_device dev = open_device(RAM_DEVICE);
-	int fd = lease_combining(&dev, RAM_SIZE);
-	char *at = map_at(fd, 0, RAM_SIZE, READ_WRITE, 0);
+	struct barlease_device dev = open_device(device = BIG_DEVICE);
+	int fd = lease_combining(&dev, BIG_SIZE);
+	char *at = map_at(fd, 0, BIG_SIZE, READ_WRITE, 0);
 
 	touch(at, MIB(4));
 	check_all_combining(at, MIB(4));

@@ -171,7 +171,7 @@ TEST(debugfs_faults, "debugfs counts a lease's faults as info does")
 	CHECK(row);
 	count = strrchr(row, ' ');
 	CHECK(count);
-	CHECK_EQ(strtoull(count, NULL, 0), 512);
+	CHECK_EQ(strtoull(count, NULL, 0), RAM_SIZE / MIB(2));
 }
 
 /* How often an event of this lease is in the trace, with one more word. */

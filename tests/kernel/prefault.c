@@ -59,25 +59,25 @@ TEST(prefault_all, "after a prefault no page of any mapping of it faults")
 
 TEST(prefault_whole_bar, "a prefault of 1 GiB aligned takes 512 faults, then none")
 {
-	struct barlease_device dev = open_device(RAM_DEVICE);
-	int fd = lease(&dev, RAM_BAR, 0, RAM_SIZE);
-	char *at = map_at(fd, 0, RAM_SIZE, READ_WRITE, 0);
+	struct barlease_device dev = open_device(BIG_DEVICE);
+	int fd = lease(&dev, RAM_BAR, 0, BIG_SIZE);
+	char *at = map_at(fd, 0, BIG_SIZE, READ_WRITE, 0);
 
 	CHECK_OK(abi_prefault(fd));
 	CHECK_EQ(faults(&dev, fd), 512);
-	check_no_faults(&dev, fd, at, RAM_SIZE);
+	check_no_faults(&dev, fd, at, BIG_SIZE);
 }
 
 TEST(prefault_whole_bar_pud, "with huge_pud=1 it takes one fault, then none",
      .params = "huge_pud=1")
 {
-	struct barlease_device dev = open_device(RAM_DEVICE);
-	int fd = lease(&dev, RAM_BAR, 0, RAM_SIZE);
-	char *at = map_at(fd, 0, RAM_SIZE, READ_WRITE, 0);
+	struct barlease_device dev = open_device(BIG_DEVICE);
+	int fd = lease(&dev, RAM_BAR, 0, BIG_SIZE);
+	char *at = map_at(fd, 0, BIG_SIZE, READ_WRITE, 0);
 
 	CHECK_OK(abi_prefault(fd));
 	CHECK_EQ(faults(&dev, fd), 1);
-	check_no_faults(&dev, fd, at, RAM_SIZE);
+	check_no_faults(&dev, fd, at, BIG_SIZE);
 }
 
 TEST(prefault_no_thp, "with huge pages forbidden by prctl a prefault does as much")
@@ -93,10 +93,10 @@ TEST(prefault_no_thp, "with huge pages forbidden by prctl a prefault does as muc
 TEST(prefault_no_thp_pud, "with huge pages forbidden and huge_pud=1 too",
      .params = "huge_pud=1")
 {
-	struct barlease_device dev = open_device(RAM_DEVICE);
+	struct barlease_device dev = open_device(BIG_DEVICE);
 
 	CHECK_OK(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0));
-	check_prefault(&dev, RAM_SIZE);
+	check_prefault(&dev, BIG_SIZE);
 }
 
 TEST(prefault_spans, "a prefault reaches every span of many")

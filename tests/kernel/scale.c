@@ -46,12 +46,12 @@ TEST(scale_10000, "10,000 leases live side by side, each its own page")
 
 TEST(scale_export_close, "exported and closed over and over, nothing is used up")
 {
-	struct barlease_device dev = open_device(RAM_DEVICE);
+	struct barlease_device dev = open_device(BIG_DEVICE);
 	unsigned int fds = count_fds();
 
 	/* Together many times what the windows hold at once. */
 	for (int round = 0; round < 20000; round++)
-		close(lease(&dev, RAM_BAR, 0, RAM_SIZE));
+		close(lease(&dev, RAM_BAR, 0, BIG_SIZE));
 	CHECK_EQ(count_fds(), fds);
 	CHECK_EQ(lease_rows(dev.bdf), 0);
 }
@@ -64,7 +64,7 @@ static int lease_whole(const struct barlease_device *dev, uint32_t count)
 
 	CHECK(ranges);
 	for (uint32_t i = 0; i < count; i++)
-		ranges[i].length = RAM_SIZE;
+		ranges[i].length = BIG_SIZE;
 	fd = abi_export(dev->device_fd, RAM_BAR, ranges, count, O_RDWR);
 	error = errno;
 	free(ranges);
@@ -75,7 +75,7 @@ static int lease_whole(const struct barlease_device *dev, uint32_t count)
 TEST(scale_windows, "about 6 TiB of leases fit a device; more is ENOSPC")
 {
 	enum { MOST = 16, TIB = 1024 };
-	struct barlease_device dev = open_device(RAM_DEVICE);
+	struct barlease_device dev = open_device(BIG_DEVICE);
 	struct barlease_device other = open_device(EDU_DEVICE);
 	unsigned int fds = count_fds();
 
@@ -94,7 +94,7 @@ TEST(scale_windows, "about 6 TiB of leases fit a device; more is ENOSPC")
 		close(lease(&other, 0, 0, PAGE_SIZE));
 		last = map(held[count - 1], GIB(TIB / 2) - PAGE_SIZE, PAGE_SIZE,
 			   PROT_READ);
-		CHECK_PAGE(last, RAM_PAGES - 1);
+		CHECK_PAGE(last, BIG_PAGES - 1);
 		/* A revoked lease keeps its window until it is closed. */
 		CHECK_OK(abi_revoke(dev.device_fd, held[0]));
 		CHECK_ERRNO(lease_whole(&dev, TIB / 2), ENOSPC);
