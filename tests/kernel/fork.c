@@ -70,7 +70,7 @@ static void fork_and_revoke(int advice)
 	enum { ROUNDS = 400, FEWEST = 10 };
 	struct race *race = CHECK_MAP(mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE,
 					   MAP_SHARED | MAP_ANONYMOUS, -1, 0));
-	struct barlease_device dev = open_device(RAM_DEVICE);
+	struct barlease_device dev = open_device(BIG_DEVICE);
 	char *at = map_at(dev.device_fd, dev.bars[RAM_BAR].offset, SIZE, PROT_NONE, 0);
 	uint64_t longest = 1000;
 

@@ -146,7 +146,7 @@ TEST(ranges_merged, "adjacent ranges are one span, and show the same pages")
 
 TEST(ranges_most, "65,536 ranges show each page in its place")
 {
-	struct barlease_device dev = open_device(RAM_DEVICE);
+	struct barlease_device dev = open_device(BIG_DEVICE);
 	uint32_t count = BARLEASE_MAX_RANGES;
 	range_t *ranges = calloc(count, sizeof(*ranges));
 
