@@ -106,7 +106,7 @@ TEST(race_export_close, "an fd closed while its export returns harms nothing")
 	pthread_t thread;
 
 	CHECK_EQ(pthread_create(&thread, NULL, close_at_once, &race), 0);
-	for (int round = 0; round < 20000; round++) {
+	for (int round = 0; round < (int)rounds(20000); round++) {
 		int fd = (int)CHECK_OK(
 			abi_export(dev.device_fd, RAM_BAR, &range, 1, O_RDWR));
 
@@ -153,7 +153,7 @@ TEST(race_prefault_unmap,
 	flicker.at = map_at(flicker.fd, 0, MIB(4), PROT_READ, PAGE_SIZE);
 	stays = map_at(flicker.fd, 0, MIB(4), READ_WRITE, PAGE_SIZE);
 	CHECK_EQ(pthread_create(&thread, NULL, map_and_unmap, &flicker), 0);
-	for (int round = 0; round < 3000; round++)
+	for (int round = 0; round < (int)rounds(3000); round++)
 		CHECK_OK(abi_prefault(flicker.fd));
 	flicker.over = true;
 	CHECK_EQ(pthread_join(thread, NULL), 0);

@@ -60,9 +60,9 @@ __attribute__((noreturn)) static void *store_thread(void *arg)
 static void store_process(int sock, void *arg)
 {
 	struct storer *storer = arg;
-	uint32_t rounds = (uint32_t)hear(sock);
+	uint32_t count = (uint32_t)hear(sock);
 
-	for (uint32_t round = 1; round <= rounds; round++) {
+	for (uint32_t round = 1; round <= count; round++) {
 		int fd = receive_fd(sock);
 		uint64_t size = (uint64_t)lseek(fd, 0, SEEK_END);
 		char *at = map(fd, 0, size, READ_WRITE);
@@ -84,7 +84,7 @@ static void await_store(const volatile uint32_t *word)
  * Of each lease two words are stored to, one by a thread of the owner's process
  * and one by another process; the owner sees them through its own mapping.
  */
-static void revoke_under_stores(uint64_t size, uint32_t rounds)
+static void revoke_under_stores(uint64_t size, uint32_t count)
 {
 	struct storer *storers = CHECK_MAP(
 		mmap(NULL, PAGE_SIZE, READ_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
@@ -93,9 +93,9 @@ static void revoke_under_stores(uint64_t size, uint32_t rounds)
 	char *bar = map_bar(&dev, RAM_BAR, 0, RAM_SIZE, READ_WRITE);
 	pthread_t thread;
 
-	say(kid.sock, rounds);
+	say(kid.sock, count);
 	CHECK_EQ(pthread_create(&thread, NULL, store_thread, &storers[0]), 0);
-	for (uint32_t round = 1; round <= rounds; round++) {
+	for (uint32_t round = 1; round <= count; round++) {
 		uint64_t offset = round % 32 * size;
 		volatile uint32_t *word = (volatile uint32_t *)(bar + offset);
 		int fd = lease(&dev, RAM_BAR, offset, size);
@@ -125,16 +125,16 @@ static void revoke_under_stores(uint64_t size, uint32_t rounds)
 	kid_join(&kid);
 }
 
-TEST(revoke_stops_stores, "no store reaches a page after REVOKE returned, 2,000 times",
+TEST(revoke_stops_stores, "no store reaches a page after REVOKE returned",
      .timeout = 600)
 {
-	revoke_under_stores(PAGE_SIZE, 2000);
+	revoke_under_stores(PAGE_SIZE, rounds(2000));
 }
 
-TEST(revoke_stops_stores_2m,
-     "no store reaches a huge page after REVOKE returned, 1,000 times", .timeout = 600)
+TEST(revoke_stops_stores_2m, "no store reaches a huge page after REVOKE returned",
+     .timeout = 600)
 {
-	revoke_under_stores(MIB(2), 1000);
+	revoke_under_stores(MIB(2), rounds(1000));
 }
 
 /* Touches a lease from end to end, as long as it lasts. */

@@ -50,7 +50,7 @@ TEST(scale_export_close, "exported and closed over and over, nothing is used up"
 	unsigned int fds = count_fds();
 
 	/* Together many times what the windows hold at once. */
-	for (int round = 0; round < 20000; round++)
+	for (int round = 0; round < (int)rounds(20000); round++)
 		close(lease(&dev, RAM_BAR, 0, BIG_SIZE));
 	CHECK_EQ(count_fds(), fds);
 	CHECK_EQ(lease_rows(dev.bdf), 0);
