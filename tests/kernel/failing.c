@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * failing.c - each call with each of its allocations and user copies failed in
- * turn: it says so or makes do, leaves nothing behind, and works the next time.
+ * failing.c - each call on leases and their mappings with each of its allocations
+ * and user copies failed in turn: it says so or makes do, leaves nothing behind,
+ * and works the next time.
  */
 #define _GNU_SOURCE
 #include <stdio.h>
@@ -16,7 +17,6 @@
 #include "system.h"
 
 #define READ_WRITE (PROT_READ | PROT_WRITE)
-#define DRIVER_DIR "/sys/bus/pci/drivers/" BARLEASE_DRIVER
 #define DEBUGFS    "/sys/kernel/debug/barlease"
 
 typedef struct vfio_region_dma_range range_t;
@@ -32,217 +32,10 @@ static struct {
 	char *at, *target, *moved;
 } it = { .fd = -1 };
 
-struct call {
-	const char *name;
-	void (*prepare)(void);
-	int (*make)(void); /* -1 and errno, or another result */
-	void (*undo)(void);
-	int also; /* an errno that is right besides */
-};
-
-/* What a call that failed must not leave behind. */
-struct traces {
-	unsigned int fds, leases, users;
-};
-
-static struct traces look(void)
-{
-	return (struct traces){
-		.fds = count_fds(),
-		.leases = leases_alive(),
-		.users = module_is_loaded() ? module_users() : 0,
-	};
-}
-
-static void check_same(const struct traces *before)
-{
-	struct traces now = look();
-
-	CHECK_EQ(now.fds, before->fds);
-	CHECK_EQ(now.leases, before->leases);
-	CHECK_EQ(now.users, before->users);
-}
-
-/* One that fails must be able to do so again. Whether it failed. */
-static bool fails(const struct call *call, unsigned int nth, bool *counted)
-{
-	struct traces before = look();
-	int result, error;
-
-	inject(nth);
-	result = call->make();
-	error = errno;
-	*counted = injected();
-	if (result != -1)
-		return false;
-	CHECK_THAT(*counted, "%s: expected success, saw %s", call->name,
-		   errno_name(error));
-	CHECK_THAT(error == ENOMEM || error == EFAULT || error == call->also,
-		   "%s, failure %u: expected ENOMEM or EFAULT, saw %s", call->name, nth,
-		   errno_name(error));
-	check_same(&before);
-	CHECK_THAT(call->make() != -1, "%s after failure %u: expected success, saw %s",
-		   call->name, nth, errno_name(errno));
-	return true;
-}
-
-static void fail_each(const struct call *call)
-{
-	struct traces before = look();
-	unsigned int nth = 0, errors = 0;
-	bool counted = true;
-
-	while (counted) {
-		nth++;
-		if (call->prepare)
-			call->prepare();
-		errors += fails(call, nth, &counted);
-		call->undo();
-		check_same(&before);
-	}
-	CHECK_THAT(nth > 1, "%s: expected it to take memory, saw none", call->name);
-	note("%s: %u failures, %u errors", call->name, nth - 1, errors);
-}
-
 static void close_lease(void)
 {
 	CHECK_OK(close(it.fd));
 	it.fd = -1;
-}
-
-/*
- * Open
- */
-
-static int open_it(void)
-{
-	return try_open_address(&it.dev, it.bdf);
-}
-
-/* Where a BAR could not be claimed the open is as good, but for that BAR. */
-static void close_it(void)
-{
-	range_t page = { 0, PAGE_SIZE };
-	int fd = abi_export(it.dev.device_fd, 0, &page, 1, O_RDWR);
-
-	if (fd == -1)
-		CHECK_EQ(errno, EBUSY);
-	else
-		close(fd);
-	barlease_device_close(&it.dev);
-}
-
-TEST(failing_open, "an open that runs out of memory fails, and works the next time",
-     .needs = FAULT_INJECTION)
-{
-	static const struct call call = { .name = "open",
-					  .make = open_it,
-					  .undo = close_it };
-	struct barlease_device dev;
-
-	it.bdf = device_bdf(NVME_DEVICE);
-	/*
-	 * ACPI's interpreter goes on to use what it has freed where memory lacks, and
-	 * takes it hundreds of times to look up an interrupt.
-	 */
-	inject_below_driver("acpi_pci_irq_enable");
-	fail_each(&call);
-	dev = open_address(it.bdf);
-	close(lease(&dev, 0, 0, PAGE_SIZE));
-}
-
-/*
- * Bind and load
- */
-
-/* 0, or -1 with errno. */
-static int try_write(const char *path, const char *text)
-{
-	int fd = (int)CHECK_OK(open(path, O_WRONLY | O_CLOEXEC)), error;
-	ssize_t written = write(fd, text, strlen(text));
-
-	error = errno;
-	close(fd);
-	errno = error;
-	return written < 0 ? -1 : 0;
-}
-
-static bool is_bound(const char *bdf)
-{
-	char path[96];
-
-	snprintf(path, sizeof(path), DRIVER_DIR "/%s", bdf);
-	return !access(path, F_OK);
-}
-
-static int bind_it(void)
-{
-	int result = try_write(DRIVER_DIR "/bind", it.bdf), error = errno;
-	char path[96];
-
-	if (result) {
-		snprintf(path, sizeof(path), DEBUGFS "/%s", it.bdf);
-		CHECK(!is_bound(it.bdf));
-		CHECK_ERRNO(access(path, F_OK), ENOENT);
-		errno = error;
-	}
-	return result;
-}
-
-static void unbind_it(void)
-{
-	write_file(DRIVER_DIR "/unbind", it.bdf);
-}
-
-TEST(failing_bind, "a bind that runs out of memory fails, and works the next time",
-     .needs = FAULT_INJECTION)
-{
-	static const struct call call = { .name = "bind",
-					  .make = bind_it,
-					  .undo = unbind_it };
-
-	it.bdf = device_bdf(NVME_DEVICE);
-	unbind_it();
-	/* VFIO warns when it gives up a group that it could not make. */
-	inject_below_driver("vfio_create_group");
-	fail_each(&call);
-	bind_devices();
-	it.dev = open_address(it.bdf);
-	close(lease(&it.dev, 0, 0, PAGE_SIZE));
-}
-
-static int load_it(void)
-{
-	int result = module_try_load(NULL), error = errno;
-
-	if (result) {
-		CHECK(!module_is_loaded());
-		CHECK_ERRNO(access(DRIVER_DIR, F_OK), ENOENT);
-		CHECK_ERRNO(access(DEBUGFS, F_OK), ENOENT);
-		errno = error;
-	}
-	return result;
-}
-
-static void unload_it(void)
-{
-	CHECK_OK(module_try_unload());
-}
-
-TEST(failing_load, "a load that runs out of memory fails, and works the next time",
-     .needs = FAULT_INJECTION)
-{
-	/* EINVAL is how the core says that there was no memory for a directory. */
-	static const struct call call = {
-		.name = "load", .make = load_it, .undo = unload_it, .also = EINVAL
-	};
-
-	/* Otherwise it would bind them again each time. */
-	unbind_devices();
-	unload_it();
-	inject_below("do_one_initcall");
-	fail_each(&call);
-	module_load(NULL);
 }
 
 /*

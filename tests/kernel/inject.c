@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * inject.c - make one of the kernel's allocations or user copies fail, by
- * fail-nth, which counts them for one thread.
+ * inject.c - make the kernel's allocations and user copies fail, by fail-nth,
+ * which counts them for one thread.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -206,4 +206,69 @@ unsigned int injected_all(void)
 		set(kinds[i], "probability", "0");
 	}
 	return count;
+}
+
+/* What a call that failed must not leave behind. */
+struct traces {
+	unsigned int fds, leases, users;
+};
+
+static struct traces look(void)
+{
+	return (struct traces){
+		.fds = count_fds(),
+		.leases = leases_alive(),
+		.users = module_is_loaded() ? module_users() : 0,
+	};
+}
+
+static void check_same(const struct traces *before)
+{
+	struct traces now = look();
+
+	CHECK_EQ(now.fds, before->fds);
+	CHECK_EQ(now.leases, before->leases);
+	CHECK_EQ(now.users, before->users);
+}
+
+/* One that fails must be able to do so again. Whether it failed. */
+static bool fails(const struct call *call, unsigned int nth, bool *counted)
+{
+	struct traces before = look();
+	int result, error;
+
+	inject(nth);
+	result = call->make();
+	error = errno;
+	*counted = injected();
+	if (result != -1)
+		return false;
+	CHECK_THAT(*counted, "%s: expected success, saw %s", call->name,
+		   errno_name(error));
+	CHECK_THAT(error == ENOMEM || error == EFAULT || error == call->also,
+		   "%s, failure %u: expected ENOMEM or EFAULT, saw %s", call->name, nth,
+		   errno_name(error));
+	check_same(&before);
+	CHECK_THAT(call->make() != -1, "%s after failure %u: expected success, saw %s",
+		   call->name, nth, errno_name(errno));
+	return true;
+}
+
+void fail_each(const struct call *call)
+{
+	struct traces before = look();
+	unsigned int nth = 0, errors = 0;
+	bool counted = true;
+
+	while (counted) {
+		nth++;
+		if (call->prepare)
+			call->prepare();
+		errors += fails(call, nth, &counted);
+		call->undo();
+		check_same(&before);
+	}
+	CHECK_THAT(nth > 1 || call->may_none,
+		   "%s: expected it to take memory, saw none", call->name);
+	note("%s: %u failures, %u errors", call->name, nth - 1, errors);
 }

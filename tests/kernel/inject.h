@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * inject.h - make one of the kernel's allocations or user copies fail. For tests
- * with .needs = FAULT_INJECTION.
+ * inject.h - make the kernel's allocations and user copies fail, one or all. For
+ * tests with .needs = FAULT_INJECTION.
  */
 #ifndef INJECT_H
 #define INJECT_H
@@ -26,5 +26,21 @@ bool injected(void);
 void inject_all(void);
 /* Let no more fail. How many have. */
 unsigned int injected_all(void);
+
+/* A call that is made with each of them failed in turn. */
+struct call {
+	const char *name;
+	void (*prepare)(void);
+	int (*make)(void); /* -1 and errno, or another result */
+	void (*undo)(void);
+	int also;      /* an errno that is right besides */
+	bool may_none; /* it need not take any memory */
+};
+
+/*
+ * Prepared, made and undone each time, it fails with ENOMEM or EFAULT, or does not;
+ * either way nothing stays behind, and if it has failed it works once more.
+ */
+void fail_each(const struct call *call);
 
 #endif /* INJECT_H */
