@@ -5,7 +5,11 @@
  * The lessor calls work on a VFIO device fd that the caller already has, of a
  * device bound to the driver barlease-vfio-pci; they take no ownership and keep
  * no state. Unless said otherwise a function returns 0, or -1 with errno set as
- * docs/abi.md has it, and may be called from any thread at any time.
+ * docs/abi.md has it.
+ *
+ * Threads: "any" is any thread at any time, at once with any other call of this
+ * library, be it on the same fd or map, but barlease_unmap() of that map. A signal
+ * handler may call what says so, and nothing else.
  *
  * A struct that starts with its size may grow at its end in later releases. The
  * caller sets the size that it was compiled with. A smaller one is as good: what
@@ -55,7 +59,7 @@ struct barlease_info {
  * Ask which of the calls below a device takes: BARLEASE_CAN_* in *mask. With
  * barlease-vfio-pci all, with vfio-pci EXPORT from Linux 6.19 on, where what is
  * exported need not be one that can be mapped; other calls are ENOTTY there. What
- * is no VFIO device can do nothing: 0.
+ * is no VFIO device can do nothing: 0. Threads: any.
  */
 int barlease_features(int device_fd, uint32_t *mask);
 
@@ -63,26 +67,30 @@ int barlease_features(int device_fd, uint32_t *mask);
  * Export ranges of a BAR (index 0 to 5) as one lease, end to end in the order
  * given. access is O_RDONLY or O_RDWR. Returns a DMABUF fd, close-on-exec, that
  * the caller owns. Make one export for each lessee and keep the fd: it is the
- * handle by which that lease can be revoked.
+ * handle by which that lease can be revoked. Threads: any.
  */
 int barlease_export(int device_fd, uint32_t bar, const struct barlease_range *ranges,
 		    size_t nr_ranges, int access);
 
-/* Take a lease back, from every process, for good. */
+/*
+ * Take a lease back, from every process, for good. Threads: any; of two that revoke
+ * it one gets EBADFD.
+ */
 int barlease_revoke(int device_fd, int lease_fd);
 
-/* Set the memory attribute of mappings made from now on. */
+/* Set the memory attribute of mappings made from now on. Threads: any. */
 int barlease_set_memattr(int device_fd, int lease_fd, uint32_t memattr);
 
 /*
  * Read what the kernel knows of a lease. EINVAL: info->size is below 8, above
- * 4096 or no multiple of 8; so too in the calls below.
+ * 4096 or no multiple of 8; so too in the calls below. Threads: any.
  */
 int barlease_get_info(int device_fd, int lease_fd, struct barlease_info *info);
 
 /*
  * Pass a lease over a connected Unix socket (stream or seqpacket), with what
- * the lessee needs to map it well. The caller keeps its fd.
+ * the lessee needs to map it well. The caller keeps its fd. Threads: any, but at one
+ * stream socket one at a time; so too for barlease_recv().
  */
 int barlease_send(int sock, int lease_fd, const struct barlease_info *info);
 
@@ -130,18 +138,22 @@ struct barlease_map_options {
  * map it, as vfio-pci does from Linux 6.19 on; EIO: PREFAULT, and the device
  * does not decode memory accesses; ENOTTY: PREFAULT, and it is no DMABUF; else
  * what lseek(), fcntl(), mmap() or, for SURVIVE, memfd_create() and sigaction()
- * said.
+ * said. Threads: any, and the handle is for all of them.
  */
 struct barlease_map *barlease_map(int lease_fd,
 				  const struct barlease_map_options *options);
 
 /*
- * Undo it. No thread may use the map any more; NULL is no map and no error. On
- * an error, munmap()'s, the map is still there.
+ * Undo it. NULL is no map and no error. On an error, munmap()'s, the map is still
+ * there. Threads: one, when no other is in a call or an access to this map, or will
+ * be; calls on other maps may be under way.
  */
 int barlease_unmap(struct barlease_map *map);
 
-/* Where it begins, and how long it is: the length that was asked for. */
+/*
+ * Where it begins, and how long it is: the length that was asked for. Neither ever
+ * changes. Threads: any; signal handlers too.
+ */
 void *barlease_map_addr(const struct barlease_map *map);
 size_t barlease_map_length(const struct barlease_map *map);
 
@@ -166,15 +178,20 @@ size_t barlease_map_length(const struct barlease_map *map);
  * a map with DONTFORK it has the handle alone, to be given to barlease_unmap().
  */
 
-/* 1: the map is lost; 0: not that anybody noticed, or it has no SURVIVE. */
+/*
+ * 1: the map is lost; 0: not that anybody noticed, or it has no SURVIVE. Threads:
+ * any; signal handlers too. What one thread has seen lost, each does, until it is
+ * restored.
+ */
 int barlease_map_lost(const struct barlease_map *map);
 
 /*
  * Map the lease again where the lost map is, for all threads at once. Returns 0,
  * also if it is not lost, or -1 and it stays lost: ENODEV: gone for good; EIO: the
  * device still does not decode, or it was lost again meanwhile: try again later;
- * EINVAL: no SURVIVE, or
- * the parent's alone; else what mmap() or mremap() said.
+ * EINVAL: no SURVIVE, or the parent's alone; else what mmap() or mremap() said.
+ * Threads: any; while others use the map, who see ones or the lease until it
+ * returns.
  */
 int barlease_map_restore(struct barlease_map *map);
 
@@ -182,8 +199,8 @@ int barlease_map_restore(struct barlease_map *map);
  * For a program that has its own handler of SIGBUS, with SA_SIGINFO: call this
  * first, with what the handler was given. Returns 1 if it was a SURVIVE map's: the
  * handler returns, and the access is done again. 0: it was not, or its pages could
- * not be replaced. Async-signal-safe; keeps errno. (Declared where <signal.h>
- * has siginfo_t, which plain ISO C does not let it have.)
+ * not be replaced. Keeps errno. Threads: any, in their signal handlers. (Declared
+ * where <signal.h> has siginfo_t, which plain ISO C does not let it have.)
  */
 #ifdef SA_SIGINFO
 int barlease_handle_sigbus(int sig, siginfo_t *info, void *context);
@@ -194,7 +211,7 @@ int barlease_handle_sigbus(int sig, siginfo_t *info, void *context);
  * access of that width. A lost map reads as ones, and nothing is stored in it; so
  * does and so is what is outside the map, or not aligned, and a READONLY map drops
  * stores. That ones were read because the map is lost barlease_map_lost() tells.
- * Those without checks are in barlease_mmio.h.
+ * Those without checks are in barlease_mmio.h. Threads: any; signal handlers too.
  */
 uint8_t barlease_read8(const struct barlease_map *map, uint64_t offset);
 uint16_t barlease_read16(const struct barlease_map *map, uint64_t offset);
@@ -205,7 +222,7 @@ void barlease_write16(struct barlease_map *map, uint64_t offset, uint16_t value)
 void barlease_write32(struct barlease_map *map, uint64_t offset, uint32_t value);
 void barlease_write64(struct barlease_map *map, uint64_t offset, uint64_t value);
 
-/* Fault in all of the caller's mappings of a lease. */
+/* Fault in all of the caller's mappings of a lease. Threads: any. */
 int barlease_prefault(int lease_fd);
 
 #ifdef __cplusplus

@@ -3,8 +3,10 @@
  * barlease_device.h - open a PCI device through VFIO, for programs that have
  * no VFIO device fd yet.
  *
- * Functions return 0, or -1 with errno set. One struct barlease_device must not
- * be used by two threads at once; its device_fd may be.
+ * Functions return 0, or -1 with errno set. Threads: any, but one at a time for one
+ * struct barlease_device, and for what a device is bound to; and none in a signal
+ * handler. A device_fd is for all threads at once, also while one of them resets
+ * the device.
  */
 #ifndef BARLEASE_DEVICE_H
 #define BARLEASE_DEVICE_H
@@ -57,7 +59,8 @@ struct barlease_device {
 /*
  * Bind a device to the driver by driver_override (as root), or, with driver
  * NULL, take the override back and let the kernel probe anew. ENODEV: no such
- * device, or the driver is not loaded or does not want it.
+ * device, or the driver is not loaded or does not want it. Threads: one for a
+ * device; so too for barlease_device_unbind().
  */
 int barlease_device_bind(const char *bdf, const char *driver);
 
@@ -72,6 +75,7 @@ struct barlease_binding {
 /*
  * Read that, before barlease_device_bind(). EINVAL: bdf is no address, or the size
  * is none; ENODEV: no such device; ERANGE: a name is longer than is known of.
+ * Threads: while another one binds it, what is read may be half of each.
  */
 int barlease_device_get_binding(const char *bdf, struct barlease_binding *binding);
 
@@ -106,29 +110,38 @@ int barlease_device_open_path(struct barlease_device *dev, const char *bdf,
 
 /*
  * Open one more device in the way, and with the container or I/O address space,
- * of one that is open. Devices that are reset together must be opened so.
+ * of one that is open. Devices that are reset together must be opened so. Threads:
+ * several may do so beside the same one, which is only read.
  */
 int barlease_device_open_beside(struct barlease_device *dev, const char *bdf,
 				const struct barlease_device *beside);
 
-/* Close it. Every lease of the device dies with its last open fd. */
+/*
+ * Close it. Every lease of the device dies with its last open fd. Threads: when no
+ * other uses the struct or one of its fds, or will.
+ */
 void barlease_device_close(struct barlease_device *dev);
 
 /*
  * Reset it (VFIO_DEVICE_RESET). ENOTTY: the device has no reset method. Both
  * resets try again for up to 10 s while the kernel finds a lock taken, because
- * lessees fault; then errno is EBUSY or EAGAIN.
+ * lessees fault; then errno is EBUSY or EAGAIN. Threads: one for a struct, while
+ * lessees and other devices are at work.
  */
 int barlease_device_reset(struct barlease_device *dev);
 
 /*
  * Reset every device of its bus or slot (VFIO_DEVICE_PCI_HOT_RESET). EINVAL: one
  * of them is not the caller's: by group, it is in another IOMMU group than dev;
- * by cdev, neither it nor its group belongs to the same iommufd.
+ * by cdev, neither it nor its group belongs to the same iommufd. Threads: as above,
+ * and others may reset those devices by structs of their own.
  */
 int barlease_device_hot_reset(struct barlease_device *dev);
 
-/* Set and clear bits (PCI_COMMAND_*) of the command register. EIO: it failed. */
+/*
+ * Set and clear bits (PCI_COMMAND_*) of the command register. EIO: it failed.
+ * Threads: one for a device, as it reads and then writes.
+ */
 int barlease_device_command(struct barlease_device *dev, uint16_t set, uint16_t clear);
 
 #ifdef __cplusplus

@@ -7,7 +7,9 @@
  * splits, merges, repeats or leaves out. Nothing is checked: the address must be
  * mapped and a multiple of the width. Values are in the CPU's byte order. Accesses
  * keep their order among each other; against those to memory the barriers order
- * them. From any thread; a lost map with SURVIVE reads as ones.
+ * them. A lost map with SURVIVE reads as ones. Threads: any, at once with all but
+ * barlease_unmap() of what they access; signal handlers too. A barrier orders what
+ * its own thread does.
  */
 #ifndef BARLEASE_MMIO_H
 #define BARLEASE_MMIO_H

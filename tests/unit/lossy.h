@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * lossy.h - files that lose pages, as leases do: memfds that are cut off. Each
- * page holds the same word all over, which tells what page it is.
+ * page holds the same word all over, which tells what page it is. And a handler
+ * for tests that have their losses survived, and no other SIGBUS.
  */
 #ifndef LOSSY_H
 #define LOSSY_H
 
 #include <errno.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "barlease.h"
 #include "unit.h"
 
 #define ONES UINT64_MAX
@@ -65,6 +68,21 @@ static inline uint64_t load(const void *map, uint64_t offset)
 static inline void store(void *map, uint64_t offset, uint64_t word)
 {
 	__atomic_store_n((uint64_t *)((char *)map + offset), word, __ATOMIC_RELAXED);
+}
+
+static inline void survive_or_abort(int sig, siginfo_t *info, void *context)
+{
+	if (!barlease_handle_sigbus(sig, info, context))
+		abort();
+}
+
+/* In each test that needs it, as cmocka puts a handler of its own there. */
+static inline void survive_only(void)
+{
+	struct sigaction action = { .sa_sigaction = survive_or_abort,
+				    .sa_flags = SA_SIGINFO };
+
+	assert_int_equal(sigaction(SIGBUS, &action, NULL), 0);
 }
 
 #endif /* LOSSY_H */
