@@ -23,18 +23,18 @@ int barlease_parse_bdf(const char *bdf, char out[16])
 	return 0;
 }
 
-const char *barlease_link_name(const char *bdf, const char *link, char target[PATH_MAX])
+const char *barlease_link_name(const char *bdf, const char *link, char name[PATH_MAX])
 {
-	char path[PATH_MAX], *slash;
+	char path[PATH_MAX], target[PATH_MAX], *slash;
 	ssize_t len;
 
 	snprintf(path, sizeof(path), PCI_SYSFS "/devices/%s/%s", bdf, link);
-	len = readlink(path, target, PATH_MAX - 1);
+	len = readlink(path, target, sizeof(target) - 1);
 	if (len < 0)
 		return NULL;
 	target[len] = '\0';
 	slash = strrchr(target, '/');
-	return slash ? slash + 1 : target;
+	return strcpy(name, slash ? slash + 1 : target);
 }
 
 int barlease_write_file(const char *path, const char *text)

@@ -13,10 +13,9 @@ int barlease_parse_bdf(const char *bdf, char out[16]);
 
 /*
  * What a link in the device's directory points to, without its path; NULL with
- * errno set when there is no such link. target is where the text lives.
+ * errno set when there is no such link. name is where it is put.
  */
-const char *barlease_link_name(const char *bdf, const char *link,
-			       char target[PATH_MAX]);
+const char *barlease_link_name(const char *bdf, const char *link, char name[PATH_MAX]);
 
 /* The first line of a file, of at most size - 1 bytes. ERANGE: it is longer. */
 int barlease_read_line(const char *path, char *line, size_t size);
