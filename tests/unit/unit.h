@@ -18,11 +18,18 @@
 #include <stdlib.h>
 #include <time.h>
 
-/* Its runtime stands between a program and its signals, and needs mappings. */
+/*
+ * For the list of tests: one that is left out under TSan, whose runtime stands between
+ * a program and its signals, and needs mappings. By skip() it would be "not ok", which
+ * meson takes for a failure; what has no name cmocka passes over.
+ */
 #ifdef __SANITIZE_THREAD__
-#define UNDER_TSAN 1
+#define UNLESS_TSAN(test)                    \
+	{                                    \
+		NULL, test, NULL, NULL, NULL \
+	}
 #else
-#define UNDER_TSAN 0
+#define UNLESS_TSAN(test) cmocka_unit_test(test)
 #endif
 
 #define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
