@@ -233,20 +233,32 @@ bool barlease_survive(const void *addr)
  * All others
  */
 
+/*
+ * Do the rest of what a handler has begun, as it would. Only who is counted may
+ * look: before, the map may have been lost and restored since.
+ */
+static uint32_t finish_loss(struct survivor *s)
+{
+	uint64_t all = UINT64_MAX, mask;
+	uint32_t state;
+
+	set_signal_mask(&all, &mask);
+	enter(s);
+	state = atomic_load(&s->state);
+	if ((state & PHASE) == LOSING && is_ours(s) && cover(s) &&
+	    atomic_compare_exchange_strong(&s->state, &state, (state & ~PHASE) | LOST))
+		state = (state & ~PHASE) | LOST;
+	leave(s);
+	set_signal_mask(&mask, NULL);
+	return state;
+}
+
 bool barlease_survivor_lost(struct survivor *s)
 {
 	uint32_t state = atomic_load(&s->state);
-	uint64_t all = UINT64_MAX, mask;
 
-	if ((state & PHASE) == LOSING) {
-		set_signal_mask(&all, &mask);
-		enter(s);
-		if (cover(s))
-			atomic_compare_exchange_strong(&s->state, &state,
-						       (state & ~PHASE) | LOST);
-		leave(s);
-		set_signal_mask(&mask, NULL);
-	}
+	if ((state & PHASE) == LOSING)
+		state = finish_loss(s);
 	return (state & PHASE) != LIVE;
 }
 

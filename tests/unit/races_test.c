@@ -29,8 +29,13 @@ long __wrap_syscall(long number, ...);
 void *__real_mremap(void *from, size_t old, size_t new, int flags, ...);
 void *__wrap_mremap(void *from, size_t old, size_t new, int flags, ...);
 
-static _Thread_local int stop_at; /* this mmap() of the thread, counted from 1 */
-static atomic_bool stopped, go_on;
+/* At which system call of its own, counted from 1, a thread stops, until told. */
+static _Thread_local struct {
+	long number;
+	int at;
+	atomic_bool *until;
+} stop;
+static atomic_bool stopped, go_on, go_on_later;
 static void (*after_mremap)(void);
 
 long __wrap_syscall(long number, ...)
@@ -42,9 +47,9 @@ long __wrap_syscall(long number, ...)
 	for (int i = 0; i < 6; i++)
 		a[i] = va_arg(args, long);
 	va_end(args);
-	if (number == SYS_mmap && stop_at && --stop_at == 0) {
+	if (number == stop.number && stop.at && --stop.at == 0) {
 		atomic_store(&stopped, true);
-		while (!atomic_load(&go_on))
+		while (!atomic_load(stop.until))
 			sched_yield();
 	}
 	return __real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
@@ -67,20 +72,32 @@ void *__wrap_mremap(void *from, size_t old, size_t new, int flags, ...)
 static struct barlease_map *map;
 static int file;
 
-static int setup(void **state)
+static int setup_flags(uint32_t flags)
 {
 	struct barlease_map_options options = {
 		.size = sizeof(options),
-		.flags = BARLEASE_MAP_SURVIVE | BARLEASE_MAP_NO_HANDLER,
+		.flags = BARLEASE_MAP_SURVIVE | BARLEASE_MAP_NO_HANDLER | flags,
 		.va_hint = BARLEASE_VA_HINT_UNKNOWN,
 	};
 
-	(void)state;
 	file = lossy_file(PAGES);
 	map = barlease_map(file, &options);
 	atomic_store(&stopped, false);
 	atomic_store(&go_on, false);
+	atomic_store(&go_on_later, false);
 	return map ? 0 : -1;
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	return setup_flags(0);
+}
+
+static int setup_dontfork(void **state)
+{
+	(void)state;
+	return setup_flags(BARLEASE_MAP_DONTFORK);
 }
 
 static int teardown(void **state)
@@ -107,7 +124,9 @@ static int handle(void)
 
 static void *handle_in_thread(void *arg)
 {
-	stop_at = (int)(intptr_t)arg;
+	stop.number = SYS_mmap;
+	stop.at = (int)(intptr_t)arg;
+	stop.until = &go_on;
 	return (void *)(intptr_t)handle();
 }
 
@@ -115,6 +134,16 @@ static void *restore_in_thread(void *arg)
 {
 	(void)arg;
 	return (void *)(intptr_t)barlease_map_restore(map);
+}
+
+/* Stops before it is counted. */
+static void *ask_in_thread(void *arg)
+{
+	(void)arg;
+	stop.number = SYS_rt_sigprocmask;
+	stop.at = 1;
+	stop.until = &go_on_later;
+	return (void *)(intptr_t)barlease_map_lost(map);
 }
 
 static void *unmap_in_thread(void *arg)
@@ -195,6 +224,25 @@ static void lost_means_that_nothing_of_the_lease_is_left(void **state)
 	atomic_store(&go_on, true);
 	assert_int_equal(result(handler), 1);
 	check_lost();
+}
+
+/* Who has seen that it is being lost may come to it when it is restored. */
+static void who_asks_late_leaves_a_restored_map_alone(void **state)
+{
+	pthread_t asker, handler = start_handler(1);
+
+	(void)state;
+	atomic_store(&stopped, false);
+	asker = start(ask_in_thread, NULL);
+	while (!atomic_load(&stopped))
+		sched_yield();
+	atomic_store(&go_on, true);
+	assert_int_equal(result(handler), 1);
+	assert_int_equal(barlease_map_lost(map), 1);
+	assert_int_equal(barlease_map_restore(map), 0);
+	atomic_store(&go_on_later, true);
+	assert_int_equal(result(asker), 0);
+	check_live();
 }
 
 static void a_restore_waits_for_handlers(void **state)
@@ -348,12 +396,37 @@ static void a_child_of_a_busy_parent_is_free(void **state)
 	check_lost();
 }
 
+/* Nor has one that did not get the map: what is there is its own. */
+static void a_child_without_the_map_is_left_alone(void **state)
+{
+	pthread_t handler = start_handler(1);
+	char *addr = barlease_map_addr(map);
+	int status;
+	pid_t pid = fork();
+
+	(void)state;
+	assert_return_code(pid, errno);
+	if (!pid) {
+		if (mmap(addr, page_size, PROT_READ, MAP_SHARED | MAP_FIXED_NOREPLACE,
+			 file, 0) != addr)
+			_exit(1);
+		barlease_map_lost(map);
+		_exit(load(addr, 0) == page_word(0) ? 0 : 2);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	atomic_store(&go_on, true);
+	assert_int_equal(result(handler), 1);
+	assert_int_equal(status, 0);
+	check_lost();
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(lost_means_that_nothing_of_the_lease_is_left),
+		TEST(who_asks_late_leaves_a_restored_map_alone),
 		TEST(a_restore_waits_for_handlers),
 		TEST(an_unmap_waits_for_handlers),
 		TEST(a_fault_during_a_restore_leaves_no_ones),
@@ -361,6 +434,8 @@ int main(void)
 		TEST(a_fault_of_yesterday_loses_nothing),
 		TEST(two_threads_restore_it_once),
 		TEST(a_child_of_a_busy_parent_is_free),
+		cmocka_unit_test_setup_teardown(a_child_without_the_map_is_left_alone,
+						setup_dontfork, teardown),
 	};
 
 	return cmocka_run_group_tests_name("races", tests, NULL, NULL);
