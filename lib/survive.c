@@ -413,21 +413,22 @@ static void *map_anew(struct survivor *s, int lease_fd, uint64_t offset)
 static int move_back(struct survivor *s, void *fresh)
 {
 	size_t length = atomic_load(&s->length);
-	uint32_t state = atomic_load(&s->state), restored;
+	uint32_t was = atomic_load(&s->state), state, restored;
 
 	/* Another thread has restored it, since we looked. */
-	if ((state & PHASE) != LOST) {
+	if ((was & PHASE) == LIVE) {
 		munmap(fresh, length);
 		return 0;
 	}
-	state = (state & ~PHASE) | RESTORING;
+	state = (was & ~PHASE) | RESTORING;
 	atomic_store(&s->state, state);
 	drain(s);
 	if (mremap(fresh, length, length, MREMAP_MAYMOVE | MREMAP_FIXED,
 		   (void *)atomic_load(&s->start)) == MAP_FAILED) {
 		int saved = errno;
 
-		atomic_store(&s->state, (state & ~PHASE) | LOST);
+		/* Not more lost than it was, if it could not be covered then. */
+		atomic_store(&s->state, was);
 		munmap(fresh, length);
 		/* It may have left a hole, or may not. */
 		put_ones(s, 0, length, MAP_FIXED_NOREPLACE);

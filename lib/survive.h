@@ -25,7 +25,10 @@ struct survivor *barlease_survivor_add(char *addr, size_t length,
 /* Unmap it, too. Returns 0, or -1 with munmap()'s errno: it is still there. */
 int barlease_survivor_unmap(struct survivor *s);
 
-/* Is it lost? Then there is nothing of the lease left in it. */
+/*
+ * Is it lost? Then there is nothing of the lease left in it, unless its pages can
+ * not be replaced now.
+ */
 bool barlease_survivor_lost(struct survivor *s);
 
 /* The same, for who does not care what is left: one load. */

@@ -37,6 +37,7 @@ static _Thread_local struct {
 } stop;
 static atomic_bool stopped, go_on, go_on_later;
 static void (*after_mremap)(void);
+static bool fail_mmap;
 
 long __wrap_syscall(long number, ...)
 {
@@ -51,6 +52,10 @@ long __wrap_syscall(long number, ...)
 		atomic_store(&stopped, true);
 		while (!atomic_load(stop.until))
 			sched_yield();
+	}
+	if (number == SYS_mmap && fail_mmap) {
+		errno = ENOMEM;
+		return -1;
 	}
 	return __real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
@@ -104,6 +109,7 @@ static int teardown(void **state)
 {
 	(void)state;
 	after_mremap = NULL;
+	fail_mmap = false;
 	close(file);
 	return barlease_unmap(map);
 }
@@ -350,6 +356,20 @@ static void a_fault_of_yesterday_loses_nothing(void **state)
 	}
 }
 
+/* Nobody could cover it: it is lost all the same, and can be had again. */
+static void a_loss_that_failed_is_one_to_restore(void **state)
+{
+	(void)state;
+	fail_mmap = true;
+	assert_int_equal(handle(), 0);
+	assert_int_equal(barlease_map_lost(map), 1);
+	assert_int_equal(barlease_read64(map, 0), ONES);
+	assert_int_equal(barlease_map_restore(map), 0);
+	assert_int_equal(barlease_map_lost(map), 0);
+	fail_mmap = false;
+	check_live();
+}
+
 static void two_threads_restore_it_once(void **state)
 {
 	(void)state;
@@ -432,6 +452,7 @@ int main(void)
 		TEST(a_fault_during_a_restore_leaves_no_ones),
 		TEST(a_restore_that_never_comes_through_is_eio),
 		TEST(a_fault_of_yesterday_loses_nothing),
+		TEST(a_loss_that_failed_is_one_to_restore),
 		TEST(two_threads_restore_it_once),
 		TEST(a_child_of_a_busy_parent_is_free),
 		cmocka_unit_test_setup_teardown(a_child_without_the_map_is_left_alone,
