@@ -18,11 +18,12 @@
  * The memory of ones is far smaller than a mapping may be. To repeat it over all
  * of a large one would take many system calls and, as the kernel can't merge
  * repetitions, many of the mappings that a process may have (vm.max_map_count,
- * 65,530). One that is longer than its file, however, costs one of each: nothing
- * of the lease is left then, the first ONES_SIZE bytes read as ones, and an
- * access beyond is SIGBUS again, upon which its piece is filled. After MAX_PIECES
- * of them it is covered anew, and filling starts over: what was stored there was
- * to be dropped anyway. A sparse file would read as zeroes.
+ * 65,530); and each counts as memory that may be written, of which a process may
+ * have only so much (RLIMIT_DATA, vm.overcommit_memory). So behind the first piece,
+ * of ONES_SIZE, nothing is put: an access there is SIGBUS again, upon which its
+ * piece is filled. After MAX_PIECES of them, or when the kernel allows no more,
+ * nothing is put everywhere and filling starts over: what was stored there was to
+ * be dropped anyway. A sparse file would read as zeroes.
  */
 #define _GNU_SOURCE
 #include "survive.h"
@@ -123,33 +124,53 @@ static void leave(struct survivor *s)
 		syscall(SYS_futex, &s->use, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
-static bool put_ones(struct survivor *s, size_t from, size_t length, int flags)
+/* A child that sees ones where it should see nothing does no harm. */
+static void keep_from_children(struct survivor *s, char *addr, size_t length)
+{
+	if (s->dontfork)
+		syscall(SYS_madvise, addr, length, MADV_DONTFORK);
+}
+
+static bool put_ones(struct survivor *s, size_t from, int flags)
 {
 	char *addr = (char *)atomic_load(&s->start) + from;
+	size_t rest = atomic_load(&s->length) - from;
+	size_t length = rest < ONES_SIZE ? rest : ONES_SIZE;
 
 	if (!barlease_ones_map(addr, length, s->prot, flags))
 		return false;
-	/* A child that sees ones where it should see nothing does no harm. */
-	if (s->dontfork)
-		syscall(SYS_madvise, addr, length, MADV_DONTFORK);
+	keep_from_children(s, addr, length);
 	return true;
 }
 
-static bool cover(struct survivor *s)
+static bool put_nothing(struct survivor *s, size_t from, int flags)
+{
+	char *addr = (char *)atomic_load(&s->start) + from;
+	size_t length = atomic_load(&s->length) - from;
+
+	if (!barlease_nothing_map(addr, length, s->prot, flags))
+		return false;
+	keep_from_children(s, addr, length);
+	return true;
+}
+
+static bool cover(struct survivor *s, int flags)
 {
 	atomic_store(&s->pieces, 0);
-	return put_ones(s, 0, atomic_load(&s->length), MAP_FIXED);
+	if (atomic_load(&s->length) > ONES_SIZE && !put_nothing(s, ONES_SIZE, flags))
+		return false;
+	return put_ones(s, 0, flags);
 }
 
 /* Put ones around an address of a mapping that is lost. */
 static bool fill(struct survivor *s, uintptr_t addr)
 {
 	size_t at = (addr - atomic_load(&s->start)) / ONES_SIZE * ONES_SIZE;
-	size_t rest = atomic_load(&s->length) - at;
 
-	if (atomic_fetch_add(&s->pieces, 1) >= MAX_PIECES && !cover(s))
-		return false;
-	return put_ones(s, at, rest < ONES_SIZE ? rest : ONES_SIZE, MAP_FIXED);
+	if (atomic_fetch_add(&s->pieces, 1) < MAX_PIECES && put_ones(s, at, MAP_FIXED))
+		return true;
+	atomic_store(&s->pieces, 1);
+	return put_nothing(s, 0, MAP_FIXED) && put_ones(s, at, MAP_FIXED);
 }
 
 /*
@@ -180,7 +201,7 @@ static bool lose(struct survivor *s, uintptr_t addr)
 			phase = LOSING;
 			break;
 		case LOSING:
-			if (!cover(s))
+			if (!cover(s, MAP_FIXED))
 				return false;
 			phase = LOST;
 			break;
@@ -245,7 +266,7 @@ static uint32_t finish_loss(struct survivor *s)
 	set_signal_mask(&all, &mask);
 	enter(s);
 	state = atomic_load(&s->state);
-	if ((state & PHASE) == LOSING && is_ours(s) && cover(s) &&
+	if ((state & PHASE) == LOSING && is_ours(s) && cover(s, MAP_FIXED) &&
 	    atomic_compare_exchange_strong(&s->state, &state, (state & ~PHASE) | LOST))
 		state = (state & ~PHASE) | LOST;
 	leave(s);
@@ -431,7 +452,7 @@ static int move_back(struct survivor *s, void *fresh)
 		atomic_store(&s->state, was);
 		munmap(fresh, length);
 		/* It may have left a hole, or may not. */
-		put_ones(s, 0, length, MAP_FIXED_NOREPLACE);
+		cover(s, MAP_FIXED_NOREPLACE);
 		errno = saved;
 		return -1;
 	}
@@ -479,7 +500,7 @@ int barlease_survivor_restore(struct survivor *s, int lease_fd, uint64_t offset)
 	/* What attempts have left of the lease is not to be seen. */
 	pthread_mutex_lock(&lock);
 	if (barlease_survivor_lost(s))
-		cover(s);
+		cover(s, MAP_FIXED);
 	pthread_mutex_unlock(&lock);
 	errno = saved;
 	return -1;

@@ -223,13 +223,18 @@ static void check_lost(void)
 /* The file is whole all the time: what is read shows what is mapped. */
 static void lost_means_that_nothing_of_the_lease_is_left(void **state)
 {
-	pthread_t handler = start_handler(1);
-
 	(void)state;
-	check_lost();
-	atomic_store(&go_on, true);
-	assert_int_equal(result(handler), 1);
-	check_lost();
+	/* Before it covers the map, and in the midst. */
+	for (intptr_t nth = 1; nth <= 2; nth++) {
+		pthread_t handler = start_handler(nth);
+
+		check_lost();
+		atomic_store(&go_on, true);
+		assert_int_equal(result(handler), 1);
+		check_lost();
+		assert_int_equal(teardown(NULL), 0);
+		assert_int_equal(setup(NULL), 0);
+	}
 }
 
 /* Who has seen that it is being lost may come to it when it is restored. */
@@ -254,8 +259,8 @@ static void who_asks_late_leaves_a_restored_map_alone(void **state)
 static void a_restore_waits_for_handlers(void **state)
 {
 	(void)state;
-	/* Before it covers the map, and before it fills a piece. */
-	for (intptr_t nth = 1; nth <= 2; nth++) {
+	/* Before it covers the map, in the midst, and before it fills a piece. */
+	for (intptr_t nth = 1; nth <= 3; nth++) {
 		pthread_t restore, handler = start_handler(nth);
 
 		assert_int_equal(barlease_map_lost(map), 1);
@@ -273,7 +278,7 @@ static void a_restore_waits_for_handlers(void **state)
 
 static void an_unmap_waits_for_handlers(void **state)
 {
-	pthread_t unmap, handler = start_handler(2);
+	pthread_t unmap, handler = start_handler(3);
 	char *addr = barlease_map_addr(map), *own;
 
 	(void)state;
