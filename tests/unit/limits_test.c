@@ -143,12 +143,66 @@ static void a_lost_map_is_not_locked(void **state)
 	assert_int_equal(setrlimit(RLIMIT_MEMLOCK, &old), 0);
 }
 
+/* The kernel ends who faults and can't take the signal; no handler is asked. */
+static int lose_with_sigbus_blocked(void)
+{
+	sigset_t bus;
+
+	sigemptyset(&bus);
+	sigaddset(&bus, SIGBUS);
+	pthread_sigmask(SIG_BLOCK, &bus, NULL);
+	return lose();
+}
+
+static void read_in_handler(int sig)
+{
+	(void)sig;
+	barlease_read32(map, 0);
+}
+
+static int lose_in_handler(void)
+{
+	struct sigaction action = { .sa_handler = read_in_handler };
+
+	sigaction(SIGUSR1, &action, NULL);
+	cut(file, 0);
+	raise(SIGUSR1);
+	return lose();
+}
+
+static int lose_in_handler_with_mask(void)
+{
+	struct sigaction action = { .sa_handler = read_in_handler };
+
+	sigfillset(&action.sa_mask);
+	sigaction(SIGUSR1, &action, NULL);
+	cut(file, 0);
+	raise(SIGUSR1);
+	return 0;
+}
+
+/* Once it is lost, a small map is memory. */
+static int block_sigbus_when_it_is_lost(void)
+{
+	return lose() + lose_with_sigbus_blocked();
+}
+
+static void a_thread_survives_that_takes_sigbus(void **state)
+{
+	(void)state;
+	assert_int_equal(in_child(lose_with_sigbus_blocked, page_size), 1000 + SIGBUS);
+	assert_int_equal(in_child(lose_in_handler_with_mask, page_size), 1000 + SIGBUS);
+	assert_int_equal(in_child(lose_in_handler, page_size), 0);
+	assert_int_equal(in_child(block_sigbus_when_it_is_lost, page_size), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_large_map_takes_few_of_the_mappings),
 		cmocka_unit_test(a_large_map_takes_little_of_the_data),
 		cmocka_unit_test(a_lost_map_is_not_locked),
+		cmocka_unit_test(a_thread_survives_that_takes_sigbus),
 	};
 
 	return cmocka_run_group_tests_name("limits", tests, NULL, NULL);
