@@ -82,6 +82,7 @@ static struct block first_block;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct survivor *free_slots;
 static struct block *last_block; /* NULL: nothing was prepared yet */
+static int atfork_error;
 
 struct cursor {
 	struct block *block;
@@ -316,6 +317,15 @@ static void after_fork_child(void)
 	pthread_mutex_unlock(&lock);
 }
 
+/*
+ * Before the program registers its own, so that its locks are taken before ours at
+ * a fork as they are where it maps with one of them held.
+ */
+__attribute__((constructor)) static void prepare_forks(void)
+{
+	atfork_error = pthread_atfork(before_fork, after_fork_parent, after_fork_child);
+}
+
 static void free_block(struct block *block)
 {
 	for (int i = 0; i < SLOTS_PER_BLOCK; i++) {
@@ -327,14 +337,14 @@ static void free_block(struct block *block)
 
 static int prepare(void)
 {
+	if (atfork_error) {
+		errno = atfork_error;
+		return -1;
+	}
 	if (barlease_ones_prepare())
 		return -1;
-	if (last_block)
-		return 0;
-	errno = pthread_atfork(before_fork, after_fork_parent, after_fork_child);
-	if (errno)
-		return -1;
-	free_block(&first_block);
+	if (!last_block)
+		free_block(&first_block);
 	return 0;
 }
 

@@ -445,11 +445,76 @@ static void a_child_without_the_map_is_left_alone(void **state)
 	check_lost();
 }
 
+/* A lock of the program's, under which it maps, and which it takes at a fork. */
+static pthread_mutex_t program_lock = PTHREAD_MUTEX_INITIALIZER;
+static atomic_bool mapping;
+
+static void lock_program(void)
+{
+	pthread_mutex_lock(&program_lock);
+}
+
+static void unlock_program(void)
+{
+	pthread_mutex_unlock(&program_lock);
+}
+
+static void map_and_unmap(void)
+{
+	struct barlease_map_options options = {
+		.size = sizeof(options),
+		.flags = BARLEASE_MAP_SURVIVE | BARLEASE_MAP_NO_HANDLER,
+	};
+
+	barlease_unmap(barlease_map(file, &options));
+}
+
+static void *map_under_lock(void *arg)
+{
+	(void)arg;
+	lock_program();
+	atomic_store(&mapping, true);
+	/* Until the fork has got as far as it gets. */
+	usleep(100000);
+	map_and_unmap();
+	unlock_program();
+	return NULL;
+}
+
+/*
+ * In a child, as what is registered is for good, and a deadlock too; and before
+ * all other tests, as a process has its first map but once.
+ */
+static void a_fork_takes_locks_in_the_order_of_the_program(void **state)
+{
+	int status;
+	pid_t pid = fork();
+
+	(void)state;
+	assert_return_code(pid, errno);
+	if (!pid) {
+		alarm(10);
+		file = lossy_file(1);
+		pthread_atfork(lock_program, unlock_program, unlock_program);
+		map_and_unmap();
+		start(map_under_lock, NULL);
+		while (!atomic_load(&mapping))
+			sched_yield();
+		pid = fork();
+		if (!pid)
+			_exit(0);
+		_exit(waitpid(pid, &status, 0) == pid ? 0 : 1);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_fork_takes_locks_in_the_order_of_the_program),
 		TEST(lost_means_that_nothing_of_the_lease_is_left),
 		TEST(who_asks_late_leaves_a_restored_map_alone),
 		TEST(a_restore_waits_for_handlers),
