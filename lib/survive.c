@@ -40,6 +40,7 @@
 
 #include "barlease.h"
 #include "ones.h"
+#include "place.h"
 #include "sigbus.h"
 
 /* use: is there a mapping, does somebody wait, and how many handlers are at it. */
@@ -416,11 +417,15 @@ bool barlease_survivor_not_live(const struct survivor *s)
 	return (atomic_load_explicit(&s->state, memory_order_acquire) & PHASE) != LIVE;
 }
 
-/* The lease, mapped elsewhere and seen to be there; NULL with errno set. */
+/*
+ * The lease, mapped elsewhere and seen to be there; NULL with errno set. Pages that
+ * are huge there must be so where they are moved to, too.
+ */
 static void *map_anew(struct survivor *s, int lease_fd, uint64_t offset)
 {
 	size_t length = atomic_load(&s->length);
-	void *fresh = mmap(NULL, length, s->prot, MAP_SHARED, lease_fd, offset);
+	void *fresh = barlease_place(lease_fd, offset, length, s->prot,
+				     atomic_load(&s->start) - offset);
 	int saved;
 
 	if (fresh == MAP_FAILED)

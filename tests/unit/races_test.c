@@ -20,6 +20,8 @@
 /* More than one replacement covers. */
 #define PAGES 520
 
+#define HUGE_SIZE (page_size * page_size / 8)
+
 /*
  * The linker puts these before syscall(), by which handlers alone map, and
  * mremap(), by which a restore does.
@@ -37,6 +39,7 @@ static _Thread_local struct {
 } stop;
 static atomic_bool stopped, go_on, go_on_later;
 static void (*after_mremap)(void);
+static uintptr_t moved_by; /* the last mremap() */
 static bool fail_mmap;
 
 long __wrap_syscall(long number, ...)
@@ -69,6 +72,7 @@ void *__wrap_mremap(void *from, size_t old, size_t new, int flags, ...)
 	to = va_arg(args, void *);
 	va_end(args);
 	ret = __real_mremap(from, old, new, flags, to);
+	moved_by = (uintptr_t)ret - (uintptr_t)from;
 	if (after_mremap)
 		after_mremap();
 	return ret;
@@ -361,6 +365,31 @@ static void a_fault_of_yesterday_loses_nothing(void **state)
 	}
 }
 
+/* Page tables of whole huge pages can be moved by those alone. */
+static void a_restored_map_may_have_huge_pages(void **state)
+{
+	struct barlease_map_options options = {
+		.size = sizeof(options),
+		.flags = BARLEASE_MAP_SURVIVE | BARLEASE_MAP_NO_HANDLER,
+	};
+
+	(void)state;
+	for (uint64_t page = 0; page < 4; page++) {
+		assert_int_equal(teardown(NULL), 0);
+		file = lossy_file(0);
+		cut(file, 3 * HUGE_SIZE / page_size);
+		options.offset = page * page_size;
+		options.va_hint = 5 * page * page_size;
+		map = barlease_map(file, &options);
+		assert_non_null(map);
+		assert_int_equal((uintptr_t)barlease_map_addr(map) % HUGE_SIZE,
+				 6 * page * page_size);
+		assert_int_equal(handle(), 1);
+		assert_int_equal(barlease_map_restore(map), 0);
+		assert_int_equal(moved_by % HUGE_SIZE, 0);
+	}
+}
+
 /* Nobody could cover it: it is lost all the same, and can be had again. */
 static void a_loss_that_failed_is_one_to_restore(void **state)
 {
@@ -522,6 +551,7 @@ int main(void)
 		TEST(a_fault_during_a_restore_leaves_no_ones),
 		TEST(a_restore_that_never_comes_through_is_eio),
 		TEST(a_fault_of_yesterday_loses_nothing),
+		TEST(a_restored_map_may_have_huge_pages),
 		TEST(a_loss_that_failed_is_one_to_restore),
 		TEST(two_threads_restore_it_once),
 		TEST(a_child_of_a_busy_parent_is_free),
