@@ -90,7 +90,8 @@ int barlease_send(int sock, int lease_fd, const struct barlease_info *info);
  * Receive a lease. Returns its fd, close-on-exec, and fills *info, whose size
  * the caller sets. EPROTO: the message was none of barlease_send()'s, was
  * truncated or carried no fd or more than one; all fds it carried are closed.
- * ECONNRESET: the peer has closed. The numbers in *info come from the peer.
+ * ECONNRESET: the peer has closed, or sent an empty packet. EMFILE: no fd is free
+ * to take the lease's; the message is gone. The numbers in *info come from the peer.
  */
 int barlease_recv(int sock, struct barlease_info *info);
 
