@@ -412,9 +412,10 @@ int barlease_survivor_unmap(struct survivor *s)
 	return ret;
 }
 
-bool barlease_survivor_not_live(const struct survivor *s)
+bool barlease_survivor_live(const struct survivor *s, uint32_t *moment)
 {
-	return (atomic_load_explicit(&s->state, memory_order_acquire) & PHASE) != LIVE;
+	*moment = atomic_load_explicit(&s->state, memory_order_acquire);
+	return (*moment & PHASE) == LIVE;
 }
 
 /*

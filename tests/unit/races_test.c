@@ -23,9 +23,12 @@
 #define HUGE_SIZE (page_size * page_size / 8)
 
 /*
- * The linker puts these before syscall(), by which handlers alone map, and
- * mremap(), by which a restore does.
+ * The linker puts these before syscall(), by which handlers alone map, mremap(), by
+ * which a restore does, and the look of the accessors at a map.
  */
+struct survivor;
+bool __real_barlease_survivor_live(const struct survivor *s, uint32_t *moment);
+bool __wrap_barlease_survivor_live(const struct survivor *s, uint32_t *moment);
 long __real_syscall(long number, ...);
 long __wrap_syscall(long number, ...);
 void *__real_mremap(void *from, size_t old, size_t new, int flags, ...);
@@ -76,6 +79,17 @@ void *__wrap_mremap(void *from, size_t old, size_t new, int flags, ...)
 	if (after_mremap)
 		after_mremap();
 	return ret;
+}
+
+/* What happens between the load of an accessor and its second look. */
+static void (*before_second_look)(void);
+static int looks;
+
+bool __wrap_barlease_survivor_live(const struct survivor *s, uint32_t *moment)
+{
+	if (++looks == 2 && before_second_look)
+		before_second_look();
+	return __real_barlease_survivor_live(s, moment);
 }
 
 static struct barlease_map *map;
@@ -404,6 +418,35 @@ static void a_loss_that_failed_is_one_to_restore(void **state)
 	check_live();
 }
 
+static void put_back(void)
+{
+	grow(file, 0, PAGES);
+	assert_int_equal(barlease_map_restore(map), 0);
+}
+
+/* The load is done again into a page where a thread of the program has stored. */
+static void survive_and_store(int sig, siginfo_t *info, void *context)
+{
+	if (!barlease_handle_sigbus(sig, info, context))
+		abort();
+	store(barlease_map_addr(map), 0, 0xdead);
+}
+
+static void a_read_over_a_loss_and_a_restore_is_done_again(void **state)
+{
+	struct sigaction action = { .sa_sigaction = survive_and_store,
+				    .sa_flags = SA_SIGINFO };
+
+	(void)state;
+	assert_int_equal(sigaction(SIGBUS, &action, NULL), 0);
+	cut(file, 0);
+	looks = 0;
+	before_second_look = put_back;
+	assert_int_equal(barlease_read64(map, 0), page_word(0));
+	before_second_look = NULL;
+	check_live();
+}
+
 static void two_threads_restore_it_once(void **state)
 {
 	(void)state;
@@ -553,6 +596,7 @@ int main(void)
 		TEST(a_fault_of_yesterday_loses_nothing),
 		TEST(a_restored_map_may_have_huge_pages),
 		TEST(a_loss_that_failed_is_one_to_restore),
+		TEST(a_read_over_a_loss_and_a_restore_is_done_again),
 		TEST(two_threads_restore_it_once),
 		TEST(a_child_of_a_busy_parent_is_free),
 		cmocka_unit_test_setup_teardown(a_child_without_the_map_is_left_alone,
