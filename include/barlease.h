@@ -197,8 +197,9 @@ int barlease_handle_sigbus(int sig, siginfo_t *info, void *context);
  * Load and store at an offset of a map, which is a multiple of the width, by one
  * access of that width; a load that the map was lost and restored during is done
  * again. A lost map reads as ones, and nothing is stored in it; so does and so is
- * what is outside the map, or not aligned, and a READONLY map drops stores. That ones were read because the map is lost barlease_map_lost() tells.
- * Those without checks are in barlease_mmio.h.
+ * what is outside the map, or not aligned, and a READONLY map drops stores. That
+ * ones were read because the map is lost barlease_map_lost() tells. Those without
+ * checks are in barlease_mmio.h.
  */
 uint8_t barlease_read8(const struct barlease_map *map, uint64_t offset);
 uint16_t barlease_read16(const struct barlease_map *map, uint64_t offset);
