@@ -98,7 +98,8 @@ int barlease_send(int sock, int lease_fd, const struct barlease_info *info);
  * Receive a lease. Returns its fd, close-on-exec, and fills *info, whose size
  * the caller sets. EPROTO: the message was none of barlease_send()'s, was
  * truncated or carried no fd or more than one; all fds it carried are closed.
- * ECONNRESET: the peer has closed. The numbers in *info come from the peer.
+ * ECONNRESET: the peer has closed, or sent an empty packet. EMFILE: no fd is free
+ * to take the lease's; the message is gone. The numbers in *info come from the peer.
  */
 int barlease_recv(int sock, struct barlease_info *info);
 
@@ -173,6 +174,9 @@ size_t barlease_map_length(const struct barlease_map *map);
  * own later calls barlease_handle_sigbus() in it, or what sigaction() gave it.
  * Nobody may close the fds of the library.
  *
+ * A thread that accesses such a map must not have SIGBUS blocked, in a signal
+ * handler neither: of whom the kernel can't ask it the loss ends the program.
+ *
  * A child of fork() has a copy of each map and may call any of these functions on
  * it; the parent's maps are not affected, nor is the child's by the parent's. Of
  * a map with DONTFORK it has the handle alone, to be given to barlease_unmap().
@@ -208,10 +212,12 @@ int barlease_handle_sigbus(int sig, siginfo_t *info, void *context);
 
 /*
  * Load and store at an offset of a map, which is a multiple of the width, by one
- * access of that width. A lost map reads as ones, and nothing is stored in it; so
- * does and so is what is outside the map, or not aligned, and a READONLY map drops
- * stores. That ones were read because the map is lost barlease_map_lost() tells.
- * Those without checks are in barlease_mmio.h. Threads: any; signal handlers too.
+ * access of that width; a load that the map was lost and restored during is done
+ * again. A lost map reads as ones, and nothing is stored in it; so does and so is
+ * what is outside the map, or not aligned, and a READONLY map drops stores. That
+ * ones were read because the map is lost barlease_map_lost() tells. Those without
+ * checks are in barlease_mmio.h. Threads: any; signal handlers too, if SIGBUS is not
+ * blocked in them.
  */
 uint8_t barlease_read8(const struct barlease_map *map, uint64_t offset);
 uint16_t barlease_read16(const struct barlease_map *map, uint64_t offset);

@@ -59,8 +59,9 @@ struct barlease_device {
 /*
  * Bind a device to the driver by driver_override (as root), or, with driver
  * NULL, take the override back and let the kernel probe anew. ENODEV: no such
- * device, or the driver is not loaded or does not want it. Threads: one for a
- * device; so too for barlease_device_unbind().
+ * device, or the driver is not loaded or does not want it. EINVAL: bdf is no
+ * address, or driver is no name. On an error the device has what it had, if that
+ * takes it back. Threads: one for a device; so too for barlease_device_unbind().
  */
 int barlease_device_bind(const char *bdf, const char *driver);
 
@@ -82,7 +83,7 @@ int barlease_device_get_binding(const char *bdf, struct barlease_binding *bindin
 /*
  * Take a device from its driver and restore what was there (as root): the
  * override, and the driver, or none. EINVAL: as above, or a name is none; ENODEV:
- * no such device or driver, or that does not want it.
+ * no such device or driver, or that does not want it. On an error as above.
  */
 int barlease_device_unbind(const char *bdf, const struct barlease_binding *binding);
 

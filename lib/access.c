@@ -15,32 +15,42 @@ static bool fits(const struct barlease_map *map, uint64_t offset, size_t width)
 	       map->length - offset >= width;
 }
 
-static bool lost(const struct barlease_map *map)
+static bool live(const struct barlease_map *map, uint32_t *moment)
 {
-	return map->survivor && barlease_survivor_not_live(map->survivor);
+	*moment = 0;
+	return !map->survivor || barlease_survivor_live(map->survivor, moment);
 }
 
 /*
  * A load that loses the map comes back with ones, or, when another thread has
- * stored to our page of ones, with that: so look once more.
+ * stored to our page of ones, with that: so look once more, and load again what was
+ * lost and restored meanwhile.
  */
 #define ACCESSORS(width)                                                       \
 	uint##width##_t barlease_read##width(const struct barlease_map *map,   \
 					     uint64_t offset)                  \
 	{                                                                      \
 		uint##width##_t value;                                         \
+		uint32_t before, after;                                        \
                                                                                \
-		if (!fits(map, offset, width / 8) || lost(map))                \
+		if (!fits(map, offset, width / 8) || !live(map, &after))       \
 			return UINT##width##_MAX;                              \
-		value = barlease_mmio_read##width(map->addr + offset);         \
-		barlease_dma_rmb();                                            \
-		return lost(map) ? UINT##width##_MAX : value;                  \
+		do {                                                           \
+			before = after;                                        \
+			value = barlease_mmio_read##width(map->addr + offset); \
+			barlease_dma_rmb();                                    \
+			if (!live(map, &after))                                \
+				return UINT##width##_MAX;                      \
+		} while (before != after);                                     \
+		return value;                                                  \
 	}                                                                      \
                                                                                \
 	void barlease_write##width(struct barlease_map *map, uint64_t offset,  \
 				   uint##width##_t value)                      \
 	{                                                                      \
-		if (fits(map, offset, width / 8) && !lost(map) &&              \
+		uint32_t moment;                                               \
+                                                                               \
+		if (fits(map, offset, width / 8) && live(map, &moment) &&      \
 		    !(map->flags & BARLEASE_MAP_READONLY))                     \
 			barlease_mmio_write##width(map->addr + offset, value); \
 	}

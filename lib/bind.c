@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "barlease_device.h"
 #include "sized.h"
@@ -30,6 +31,28 @@ static bool is_bound(const char *address, const char *driver)
 	return bound && strcmp(bound, driver) == 0;
 }
 
+/* What may be a directory among the drivers. */
+static bool is_name(const char *driver)
+{
+	return *driver && *driver != '.' && !strchr(driver, '/');
+}
+
+/* The kernel says nothing of a driver that it lacks, and takes the device away. */
+static int find_driver(const char *driver)
+{
+	char path[PATH_MAX];
+
+	if (!is_name(driver)) {
+		errno = EINVAL;
+		return -1;
+	}
+	snprintf(path, sizeof(path), PCI_SYSFS "/drivers/%s", driver);
+	if (access(path, F_OK) == 0)
+		return 0;
+	errno = ENODEV;
+	return -1;
+}
+
 static int release(const char *address)
 {
 	char path[PATH_MAX], target[PATH_MAX];
@@ -40,18 +63,40 @@ static int release(const char *address)
 	return barlease_write_file(path, address);
 }
 
-int barlease_device_bind(const char *bdf, const char *driver)
+static int read_binding(const char *address, struct barlease_binding *now)
 {
-	char address[16];
+	char path[PATH_MAX], target[PATH_MAX];
+	const char *driver;
 
-	if (barlease_parse_bdf(bdf, address) || write_override(address, driver))
+	*now = (struct barlease_binding){ 0 };
+	snprintf(path, sizeof(path), PCI_SYSFS "/devices/%s/driver_override", address);
+	if (barlease_read_line(path, now->override, sizeof(now->override))) {
+		if (errno == ENOENT)
+			errno = ENODEV;
+		return -1;
+	}
+	/* How the kernel writes that there is none. */
+	if (strcmp(now->override, "(null)") == 0)
+		now->override[0] = '\0';
+	driver = barlease_link_name(address, "driver", target);
+	if (driver && strlen(driver) >= sizeof(now->driver)) {
+		errno = ERANGE;
+		return -1;
+	}
+	if (driver)
+		strcpy(now->driver, driver);
+	return 0;
+}
+
+static int bind_by_override(const char *address, const char *driver)
+{
+	if (write_override(address, driver))
 		return -1;
 	if (driver && is_bound(address, driver))
 		return 0;
 	if (release(address) ||
 	    barlease_write_file(PCI_SYSFS "/drivers_probe", address))
 		return -1;
-	/* The kernel does not say so when it finds no such driver. */
 	if (driver && !is_bound(address, driver)) {
 		errno = ENODEV;
 		return -1;
@@ -59,66 +104,83 @@ int barlease_device_bind(const char *bdf, const char *driver)
 	return 0;
 }
 
+/* To that driver, and not to whichever the kernel would find first. */
+static int restore(const char *address, const struct barlease_binding *former)
+{
+	char path[PATH_MAX];
+
+	if (write_override(address, former->override))
+		return -1;
+	if (former->driver[0] && is_bound(address, former->driver))
+		return 0;
+	if (release(address))
+		return -1;
+	if (!former->driver[0])
+		return 0;
+	snprintf(path, sizeof(path), PCI_SYSFS "/drivers/%s/bind", former->driver);
+	if (barlease_write_file(path, address)) {
+		if (errno == ENOENT)
+			errno = ENODEV;
+		return -1;
+	}
+	return 0;
+}
+
+/* After what failed: the device has what it had, as far as that is possible. */
+static int put_back(const char *address, const struct barlease_binding *now)
+{
+	int saved = errno;
+
+	restore(address, now);
+	errno = saved;
+	return -1;
+}
+
+int barlease_device_bind(const char *bdf, const char *driver)
+{
+	struct barlease_binding now;
+	char address[16];
+
+	if (barlease_parse_bdf(bdf, address) || (driver && find_driver(driver)) ||
+	    read_binding(address, &now))
+		return -1;
+	if (bind_by_override(address, driver))
+		return put_back(address, &now);
+	return 0;
+}
+
 int barlease_device_get_binding(const char *bdf, struct barlease_binding *binding)
 {
-	struct barlease_binding now = { 0 };
-	char address[16], path[PATH_MAX], target[PATH_MAX];
-	const char *driver;
+	struct barlease_binding now;
+	char address[16];
 
 	if (!barlease_size_valid(binding)) {
 		errno = EINVAL;
 		return -1;
 	}
-	if (barlease_parse_bdf(bdf, address))
+	if (barlease_parse_bdf(bdf, address) || read_binding(address, &now))
 		return -1;
-	snprintf(path, sizeof(path), PCI_SYSFS "/devices/%s/driver_override", address);
-	if (barlease_read_line(path, now.override, sizeof(now.override))) {
-		if (errno == ENOENT)
-			errno = ENODEV;
-		return -1;
-	}
-	/* How the kernel writes that there is none. */
-	if (strcmp(now.override, "(null)") == 0)
-		now.override[0] = '\0';
-	driver = barlease_link_name(address, "driver", target);
-	if (driver && strlen(driver) >= sizeof(now.driver)) {
-		errno = ERANGE;
-		return -1;
-	}
-	if (driver)
-		strcpy(now.driver, driver);
 	barlease_sized_out(binding, &now, sizeof(now));
 	return 0;
 }
 
 int barlease_device_unbind(const char *bdf, const struct barlease_binding *binding)
 {
-	struct barlease_binding former = { 0 };
-	char address[16], path[PATH_MAX];
+	struct barlease_binding former = { 0 }, now;
+	char address[16];
 
 	if (barlease_sized_in(&former, sizeof(former), binding) ||
 	    barlease_parse_bdf(bdf, address))
 		return -1;
 	if (former.reserved || !memchr(former.driver, '\0', sizeof(former.driver)) ||
-	    !memchr(former.override, '\0', sizeof(former.override)) ||
-	    strchr(former.driver, '/')) {
+	    !memchr(former.override, '\0', sizeof(former.override))) {
 		errno = EINVAL;
 		return -1;
 	}
-	if (write_override(address, former.override))
+	if ((former.driver[0] && find_driver(former.driver)) ||
+	    read_binding(address, &now))
 		return -1;
-	if (former.driver[0] && is_bound(address, former.driver))
-		return 0;
-	if (release(address))
-		return -1;
-	if (!former.driver[0])
-		return 0;
-	/* That one, and not whichever the kernel would find first. */
-	snprintf(path, sizeof(path), PCI_SYSFS "/drivers/%s/bind", former.driver);
-	if (barlease_write_file(path, address)) {
-		if (errno == ENOENT)
-			errno = ENODEV;
-		return -1;
-	}
+	if (restore(address, &former))
+		return put_back(address, &now);
 	return 0;
 }

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* ones.c - a sealed memfd full of ones, for all lost maps of the process. */
+/*
+ * ones.c - two sealed memfds for all lost maps of the process: one full of ones,
+ * and an empty one.
+ */
 #define _GNU_SOURCE
 #include "ones.h"
 
@@ -11,21 +14,23 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define SEALS (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
+#define SEALS (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW)
 
 /* What tells it from a file that got its number once somebody had closed it. */
-static struct {
+struct memory {
 	int fd;
 	dev_t dev;
 	ino_t ino;
-} ones = { .fd = -1 };
+};
 
-static bool still_there(void)
+static struct memory ones = { .fd = -1 }, nothing = { .fd = -1 };
+
+static bool still_there(const struct memory *memory)
 {
 	struct stat st;
 
-	return fstat(ones.fd, &st) == 0 && st.st_dev == ones.dev &&
-	       st.st_ino == ones.ino;
+	return fstat(memory->fd, &st) == 0 && st.st_dev == memory->dev &&
+	       st.st_ino == memory->ino;
 }
 
 static int fill(int fd)
@@ -42,35 +47,50 @@ static int fill(int fd)
 			return -1;
 		}
 	}
+	return fcntl(fd, F_ADD_SEALS, SEALS | F_SEAL_WRITE);
+}
+
+/* That one is mapped shared and for stores, which the other seal would forbid. */
+static int leave_empty(int fd)
+{
 	return fcntl(fd, F_ADD_SEALS, SEALS);
 }
 
-int barlease_ones_prepare(void)
+static int prepare(struct memory *memory, const char *name, int (*finish)(int fd))
 {
 	struct stat st;
 	int fd, saved;
 
-	if (ones.fd >= 0) {
-		if (still_there())
+	if (memory->fd >= 0) {
+		if (still_there(memory))
 			return 0;
 		errno = EBADF;
 		return -1;
 	}
-	fd = memfd_create("barlease-ones", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	if (fd >= 0 && fill(fd) == 0 && fstat(fd, &st) == 0) {
-		ones.dev = st.st_dev;
-		ones.ino = st.st_ino;
+	fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (fd >= 0 && finish(fd) == 0 && fstat(fd, &st) == 0) {
+		memory->dev = st.st_dev;
+		memory->ino = st.st_ino;
 		/* Above the standard streams, should the program lack one. */
-		ones.fd = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+		memory->fd = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
 	}
 	saved = errno;
 	if (fd >= 0)
 		close(fd);
 	errno = saved;
-	return ones.fd < 0 ? -1 : 0;
+	return memory->fd < 0 ? -1 : 0;
 }
 
-bool barlease_ones_map(char *addr, size_t length, int prot, int flags)
+int barlease_ones_prepare(void)
+{
+	return prepare(&ones, "barlease-ones", fill) ||
+			       prepare(&nothing, "barlease-nothing", leave_empty) ?
+		       -1 :
+		       0;
+}
+
+static bool map(const struct memory *memory, char *addr, size_t length, int prot,
+		int flags)
 {
 #ifdef SYS_mmap2
 	const long number = SYS_mmap2;
@@ -78,8 +98,21 @@ bool barlease_ones_map(char *addr, size_t length, int prot, int flags)
 	const long number = SYS_mmap;
 #endif
 
+	if (!still_there(memory) ||
+	    syscall(number, addr, length, prot, flags, memory->fd, 0) != (long)addr)
+		return false;
+	/* What is thrown away need not count where all that is mapped is locked. */
+	syscall(SYS_munlock, addr, length);
+	return true;
+}
+
+bool barlease_ones_map(char *addr, size_t length, int prot, int flags)
+{
 	/* Stores may touch any share of it, so no memory is set aside for them. */
-	return still_there() &&
-	       syscall(number, addr, length, prot, MAP_PRIVATE | MAP_NORESERVE | flags,
-		       ones.fd, 0) == (long)addr;
+	return map(&ones, addr, length, prot, MAP_PRIVATE | MAP_NORESERVE | flags);
+}
+
+bool barlease_nothing_map(char *addr, size_t length, int prot, int flags)
+{
+	return map(&nothing, addr, length, prot, MAP_SHARED | flags);
 }

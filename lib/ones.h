@@ -19,11 +19,16 @@
 int barlease_ones_prepare(void);
 
 /*
- * Put length bytes of it in place of what is at addr, for this process alone: it
- * may store there, others don't see it. Beyond ONES_SIZE there is nothing, an
- * access is SIGBUS. flags: MAP_FIXED or MAP_FIXED_NOREPLACE. In a signal handler
- * too; changes errno.
+ * Put it in place of what is at addr, for this process alone: it may store there,
+ * others don't see it. length: ONES_SIZE at most. flags: MAP_FIXED or
+ * MAP_FIXED_NOREPLACE. In a signal handler too; changes errno.
  */
 bool barlease_ones_map(char *addr, size_t length, int prot, int flags);
+
+/*
+ * The same with nothing, of any length: an access is SIGBUS. It counts against no
+ * limit of a process but that of its address space.
+ */
+bool barlease_nothing_map(char *addr, size_t length, int prot, int flags);
 
 #endif /* BARLEASE_ONES_H */

@@ -88,7 +88,15 @@ int barlease_send(int sock, int lease_fd, const struct barlease_info *info)
 	return 0;
 }
 
-/* Returns the message's fd if it carries exactly one; else closes all it carries. */
+#ifndef SCM_PIDFD
+#define SCM_PIDFD 4 /* Linux 6.5 */
+#endif
+
+/*
+ * Returns the message's fd if it carries exactly one; else closes all it carries.
+ * A pidfd, which a receiver with SO_PASSPIDFD gets of the kernel, is none of them
+ * and closed.
+ */
 static int take_fd(struct msghdr *msg)
 {
 	int fd, first = -1, count = 0;
@@ -97,6 +105,11 @@ static int take_fd(struct msghdr *msg)
 	     cmsg = CMSG_NXTHDR(msg, cmsg)) {
 		size_t len = cmsg->cmsg_len - CMSG_LEN(0);
 
+		if (cmsg->cmsg_level == SOL_SOCKET && cmsg->cmsg_type == SCM_PIDFD) {
+			memcpy(&fd, CMSG_DATA(cmsg), sizeof(fd));
+			if (fd >= 0)
+				close(fd);
+		}
 		if (cmsg->cmsg_level != SOL_SOCKET || cmsg->cmsg_type != SCM_RIGHTS)
 			continue;
 		for (size_t at = 0; at + sizeof(fd) <= len; at += sizeof(fd)) {
@@ -112,6 +125,16 @@ static int take_fd(struct msghdr *msg)
 		return -1;
 	}
 	return first;
+}
+
+/* Then the kernel drops the fds of a message, and says as much as of too many. */
+static bool is_out_of_fds(int sock)
+{
+	int fd = fcntl(sock, F_DUPFD_CLOEXEC, 0);
+
+	if (fd >= 0)
+		close(fd);
+	return fd < 0;
 }
 
 static bool message_valid(const struct message *message)
@@ -151,6 +174,8 @@ int barlease_recv(int sock, struct barlease_info *info)
 		errno = ECONNRESET;
 		return -1;
 	}
+	if (fd < 0 && msg.msg_flags & MSG_CTRUNC && is_out_of_fds(sock))
+		return -1;
 	/* The sender's one sendmsg() comes whole, on a stream too. */
 	if (fd < 0 || got != sizeof(message) ||
 	    msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC) || !message_valid(&message)) {

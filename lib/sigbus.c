@@ -11,7 +11,6 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <string.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -41,12 +40,15 @@ int barlease_handle_sigbus(int sig, siginfo_t *info, void *context)
 
 /*
  * The default action, by sending the signal as it was: it is blocked until we
- * return to where it came from, so the core shows that place.
+ * return to where it came from, and not then, so the core shows that place.
  */
-static void die(siginfo_t *info)
+static void die(siginfo_t *info, ucontext_t *context)
 {
 	struct sigaction action = { .sa_handler = SIG_DFL };
+	uint64_t bus = 1ULL << (SIGBUS - 1);
 
+	sigdelset(&context->uc_sigmask, SIGBUS);
+	syscall(SYS_rt_sigprocmask, SIG_BLOCK, &bus, NULL, sizeof(bus));
 	sigaction(SIGBUS, &action, NULL);
 	syscall(SYS_rt_tgsigqueueinfo, getpid(), (pid_t)syscall(SYS_gettid), SIGBUS,
 		info);
@@ -65,22 +67,6 @@ static bool is_forced(const siginfo_t *info)
 	return false;
 }
 
-/*
- * The signals that the kernel would have blocked for that handler. Of the sets
- * only what the kernel knows is looked at: of the context's there is no more.
- */
-static void set_mask_for(const struct sigaction *action, const ucontext_t *context)
-{
-	uint64_t mask, more;
-
-	memcpy(&mask, &context->uc_sigmask, sizeof(mask));
-	memcpy(&more, &action->sa_mask, sizeof(more));
-	mask |= more;
-	if (!(action->sa_flags & SA_NODEFER))
-		mask |= 1ULL << (SIGBUS - 1);
-	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
-}
-
 static void pass_on(int sig, siginfo_t *info, void *context)
 {
 	const struct sigaction *action = &before[atomic_load(&latest)];
@@ -89,15 +75,14 @@ static void pass_on(int sig, siginfo_t *info, void *context)
 		if (action->sa_handler == SIG_IGN && !is_forced(info))
 			return;
 		if (action->sa_handler == SIG_IGN || action->sa_handler == SIG_DFL) {
-			die(info);
+			die(info, context);
 			return;
 		}
 	}
 	if (action->sa_flags & SA_RESETHAND && atomic_exchange(&spent, true)) {
-		die(info);
+		die(info, context);
 		return;
 	}
-	set_mask_for(action, context);
 	if (action->sa_flags & SA_SIGINFO)
 		action->sa_sigaction(sig, info, context);
 	else
@@ -125,12 +110,14 @@ int barlease_sigbus_install(void)
 		return 0;
 	if (sigaction(SIGBUS, NULL, &before[0]))
 		return -1;
-	/* A SIGBUS that somebody sends interrupts system calls as it did. */
-	ours.sa_flags |= before[0].sa_flags & SA_RESTART;
+	/*
+	 * Called by us it has the signals blocked that the kernel would have blocked,
+	 * and a SIGBUS that somebody sends interrupts system calls as it did.
+	 */
+	ours.sa_mask = before[0].sa_mask;
+	ours.sa_flags |= before[0].sa_flags & (SA_RESTART | SA_NODEFER);
 	if (!(before[0].sa_flags & SA_SIGINFO) && before[0].sa_handler == SIG_IGN)
 		ours.sa_flags |= SA_RESTART;
-	/* No other handler may run on top of ours while threads wait for it. */
-	sigfillset(&ours.sa_mask);
 	if (sigaction(SIGBUS, &ours, &before[1]))
 		return -1;
 	atomic_store(&latest, 1);

@@ -18,11 +18,12 @@
  * The memory of ones is far smaller than a mapping may be. To repeat it over all
  * of a large one would take many system calls and, as the kernel can't merge
  * repetitions, many of the mappings that a process may have (vm.max_map_count,
- * 65,530). One that is longer than its file, however, costs one of each: nothing
- * of the lease is left then, the first ONES_SIZE bytes read as ones, and an
- * access beyond is SIGBUS again, upon which its piece is filled. After MAX_PIECES
- * of them it is covered anew, and filling starts over: what was stored there was
- * to be dropped anyway. A sparse file would read as zeroes.
+ * 65,530); and each counts as memory that may be written, of which a process may
+ * have only so much (RLIMIT_DATA, vm.overcommit_memory). So behind the first piece,
+ * of ONES_SIZE, nothing is put: an access there is SIGBUS again, upon which its
+ * piece is filled. After MAX_PIECES of them, or when the kernel allows no more,
+ * nothing is put everywhere and filling starts over: what was stored there was to
+ * be dropped anyway. A sparse file would read as zeroes.
  */
 #define _GNU_SOURCE
 #include "survive.h"
@@ -39,6 +40,7 @@
 
 #include "barlease.h"
 #include "ones.h"
+#include "place.h"
 #include "sigbus.h"
 
 /* use: is there a mapping, does somebody wait, and how many handlers are at it. */
@@ -81,6 +83,7 @@ static struct block first_block;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct survivor *free_slots;
 static struct block *last_block; /* NULL: nothing was prepared yet */
+static int atfork_error;
 
 struct cursor {
 	struct block *block;
@@ -123,33 +126,53 @@ static void leave(struct survivor *s)
 		syscall(SYS_futex, &s->use, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
-static bool put_ones(struct survivor *s, size_t from, size_t length, int flags)
+/* A child that sees ones where it should see nothing does no harm. */
+static void keep_from_children(struct survivor *s, char *addr, size_t length)
+{
+	if (s->dontfork)
+		syscall(SYS_madvise, addr, length, MADV_DONTFORK);
+}
+
+static bool put_ones(struct survivor *s, size_t from, int flags)
 {
 	char *addr = (char *)atomic_load(&s->start) + from;
+	size_t rest = atomic_load(&s->length) - from;
+	size_t length = rest < ONES_SIZE ? rest : ONES_SIZE;
 
 	if (!barlease_ones_map(addr, length, s->prot, flags))
 		return false;
-	/* A child that sees ones where it should see nothing does no harm. */
-	if (s->dontfork)
-		syscall(SYS_madvise, addr, length, MADV_DONTFORK);
+	keep_from_children(s, addr, length);
 	return true;
 }
 
-static bool cover(struct survivor *s)
+static bool put_nothing(struct survivor *s, size_t from, int flags)
+{
+	char *addr = (char *)atomic_load(&s->start) + from;
+	size_t length = atomic_load(&s->length) - from;
+
+	if (!barlease_nothing_map(addr, length, s->prot, flags))
+		return false;
+	keep_from_children(s, addr, length);
+	return true;
+}
+
+static bool cover(struct survivor *s, int flags)
 {
 	atomic_store(&s->pieces, 0);
-	return put_ones(s, 0, atomic_load(&s->length), MAP_FIXED);
+	if (atomic_load(&s->length) > ONES_SIZE && !put_nothing(s, ONES_SIZE, flags))
+		return false;
+	return put_ones(s, 0, flags);
 }
 
 /* Put ones around an address of a mapping that is lost. */
 static bool fill(struct survivor *s, uintptr_t addr)
 {
 	size_t at = (addr - atomic_load(&s->start)) / ONES_SIZE * ONES_SIZE;
-	size_t rest = atomic_load(&s->length) - at;
 
-	if (atomic_fetch_add(&s->pieces, 1) >= MAX_PIECES && !cover(s))
-		return false;
-	return put_ones(s, at, rest < ONES_SIZE ? rest : ONES_SIZE, MAP_FIXED);
+	if (atomic_fetch_add(&s->pieces, 1) < MAX_PIECES && put_ones(s, at, MAP_FIXED))
+		return true;
+	atomic_store(&s->pieces, 1);
+	return put_nothing(s, 0, MAP_FIXED) && put_ones(s, at, MAP_FIXED);
 }
 
 /*
@@ -180,7 +203,7 @@ static bool lose(struct survivor *s, uintptr_t addr)
 			phase = LOSING;
 			break;
 		case LOSING:
-			if (!cover(s))
+			if (!cover(s, MAP_FIXED))
 				return false;
 			phase = LOST;
 			break;
@@ -233,20 +256,32 @@ bool barlease_survive(const void *addr)
  * All others
  */
 
+/*
+ * Do the rest of what a handler has begun, as it would. Only who is counted may
+ * look: before, the map may have been lost and restored since.
+ */
+static uint32_t finish_loss(struct survivor *s)
+{
+	uint64_t all = UINT64_MAX, mask;
+	uint32_t state;
+
+	set_signal_mask(&all, &mask);
+	enter(s);
+	state = atomic_load(&s->state);
+	if ((state & PHASE) == LOSING && is_ours(s) && cover(s, MAP_FIXED) &&
+	    atomic_compare_exchange_strong(&s->state, &state, (state & ~PHASE) | LOST))
+		state = (state & ~PHASE) | LOST;
+	leave(s);
+	set_signal_mask(&mask, NULL);
+	return state;
+}
+
 bool barlease_survivor_lost(struct survivor *s)
 {
 	uint32_t state = atomic_load(&s->state);
-	uint64_t all = UINT64_MAX, mask;
 
-	if ((state & PHASE) == LOSING) {
-		set_signal_mask(&all, &mask);
-		enter(s);
-		if (cover(s))
-			atomic_compare_exchange_strong(&s->state, &state,
-						       (state & ~PHASE) | LOST);
-		leave(s);
-		set_signal_mask(&mask, NULL);
-	}
+	if ((state & PHASE) == LOSING)
+		state = finish_loss(s);
 	return (state & PHASE) != LIVE;
 }
 
@@ -283,6 +318,15 @@ static void after_fork_child(void)
 	pthread_mutex_unlock(&lock);
 }
 
+/*
+ * Before the program registers its own, so that its locks are taken before ours at
+ * a fork as they are where it maps with one of them held.
+ */
+__attribute__((constructor)) static void prepare_forks(void)
+{
+	atfork_error = pthread_atfork(before_fork, after_fork_parent, after_fork_child);
+}
+
 static void free_block(struct block *block)
 {
 	for (int i = 0; i < SLOTS_PER_BLOCK; i++) {
@@ -294,14 +338,14 @@ static void free_block(struct block *block)
 
 static int prepare(void)
 {
+	if (atfork_error) {
+		errno = atfork_error;
+		return -1;
+	}
 	if (barlease_ones_prepare())
 		return -1;
-	if (last_block)
-		return 0;
-	errno = pthread_atfork(before_fork, after_fork_parent, after_fork_child);
-	if (errno)
-		return -1;
-	free_block(&first_block);
+	if (!last_block)
+		free_block(&first_block);
 	return 0;
 }
 
@@ -368,16 +412,21 @@ int barlease_survivor_unmap(struct survivor *s)
 	return ret;
 }
 
-bool barlease_survivor_not_live(const struct survivor *s)
+bool barlease_survivor_live(const struct survivor *s, uint32_t *moment)
 {
-	return (atomic_load_explicit(&s->state, memory_order_acquire) & PHASE) != LIVE;
+	*moment = atomic_load_explicit(&s->state, memory_order_acquire);
+	return (*moment & PHASE) == LIVE;
 }
 
-/* The lease, mapped elsewhere and seen to be there; NULL with errno set. */
+/*
+ * The lease, mapped elsewhere and seen to be there; NULL with errno set. Pages that
+ * are huge there must be so where they are moved to, too.
+ */
 static void *map_anew(struct survivor *s, int lease_fd, uint64_t offset)
 {
 	size_t length = atomic_load(&s->length);
-	void *fresh = mmap(NULL, length, s->prot, MAP_SHARED, lease_fd, offset);
+	void *fresh = barlease_place(lease_fd, offset, length, s->prot,
+				     atomic_load(&s->start) - offset);
 	int saved;
 
 	if (fresh == MAP_FAILED)
@@ -401,24 +450,25 @@ static void *map_anew(struct survivor *s, int lease_fd, uint64_t offset)
 static int move_back(struct survivor *s, void *fresh)
 {
 	size_t length = atomic_load(&s->length);
-	uint32_t state = atomic_load(&s->state), restored;
+	uint32_t was = atomic_load(&s->state), state, restored;
 
 	/* Another thread has restored it, since we looked. */
-	if ((state & PHASE) != LOST) {
+	if ((was & PHASE) == LIVE) {
 		munmap(fresh, length);
 		return 0;
 	}
-	state = (state & ~PHASE) | RESTORING;
+	state = (was & ~PHASE) | RESTORING;
 	atomic_store(&s->state, state);
 	drain(s);
 	if (mremap(fresh, length, length, MREMAP_MAYMOVE | MREMAP_FIXED,
 		   (void *)atomic_load(&s->start)) == MAP_FAILED) {
 		int saved = errno;
 
-		atomic_store(&s->state, (state & ~PHASE) | LOST);
+		/* Not more lost than it was, if it could not be covered then. */
+		atomic_store(&s->state, was);
 		munmap(fresh, length);
 		/* It may have left a hole, or may not. */
-		put_ones(s, 0, length, MAP_FIXED_NOREPLACE);
+		cover(s, MAP_FIXED_NOREPLACE);
 		errno = saved;
 		return -1;
 	}
@@ -466,7 +516,7 @@ int barlease_survivor_restore(struct survivor *s, int lease_fd, uint64_t offset)
 	/* What attempts have left of the lease is not to be seen. */
 	pthread_mutex_lock(&lock);
 	if (barlease_survivor_lost(s))
-		cover(s);
+		cover(s, MAP_FIXED);
 	pthread_mutex_unlock(&lock);
 	errno = saved;
 	return -1;

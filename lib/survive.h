@@ -25,11 +25,17 @@ struct survivor *barlease_survivor_add(char *addr, size_t length,
 /* Unmap it, too. Returns 0, or -1 with munmap()'s errno: it is still there. */
 int barlease_survivor_unmap(struct survivor *s);
 
-/* Is it lost? Then there is nothing of the lease left in it. */
+/*
+ * Is it lost? Then there is nothing of the lease left in it, unless its pages can
+ * not be replaced now.
+ */
 bool barlease_survivor_lost(struct survivor *s);
 
-/* The same, for who does not care what is left: one load. */
-bool barlease_survivor_not_live(const struct survivor *s);
+/*
+ * Is it not? By one load, for who does not care what is left. Where *moment is the
+ * same at two times it was neither lost nor restored between.
+ */
+bool barlease_survivor_live(const struct survivor *s, uint32_t *moment);
 
 /* Map the lease there again, from offset on; see barlease_map_restore(). */
 int barlease_survivor_restore(struct survivor *s, int lease_fd, uint64_t offset);

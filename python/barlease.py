@@ -7,15 +7,22 @@ LeaseRevoked. The library is libbarlease.so.0, or what BARLEASE_LIBRARY names.
 
 The library's handler of SIGBUS hands on what is not its own to the handler that
 was there before: faulthandler is to be enabled before the first map, as
-`python3 -X faulthandler` does. Enabled later it ends the program at a loss.
+`python3 -X faulthandler` does, and left so. Enabled later it ends the program at a
+loss; and so does disabling it after the first map, which puts back what was there
+before it and takes the library's handler away.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import math
+import operator
 import os
+import select
 import socket
+import time
+import warnings
 import weakref
 from ctypes import c_char, c_char_p, c_int, c_size_t, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
 from dataclasses import dataclass
@@ -103,6 +110,37 @@ def _check(result: Optional[int], failed: Any = -1) -> int:
     return result or 0
 
 
+def _number(value: int, bits: int) -> int:
+    """What C would cut off without a word."""
+    if not 0 <= operator.index(value) < 2**bits:
+        raise OverflowError(f"{value} is no number of {bits} bits")
+    return value
+
+
+def _fd(value: int) -> int:
+    if not -2**31 <= operator.index(value) < 2**31:
+        raise OverflowError(f"{value} is no fd")
+    return value
+
+
+def _when_ready(sock: socket.socket, event: int, call: Any, *arguments: Any) -> int:
+    """Call it when the socket is ready, within its timeout. It waits here, where the handler of a signal may raise."""
+    timeout = sock.gettimeout()
+    end = None if timeout is None else time.monotonic() + timeout
+    poller = select.poll()
+    poller.register(sock, event)
+    while True:
+        left = None if end is None else max(0, math.ceil((end - time.monotonic()) * 1000))
+        if timeout != 0 and not poller.poll(left):
+            raise socket.timeout("timed out")
+        try:
+            return _check(call(sock.fileno(), *arguments))
+        except BlockingIOError:
+            # Another thread was first.
+            if not timeout:
+                raise
+
+
 @dataclass(frozen=True)
 class Info:
     """What is known of a lease; of a received one, what its lessor has said."""
@@ -137,36 +175,54 @@ class _Closing:
         self.close()
 
 
+_untrack = ctypes.PYFUNCTYPE(None, ctypes.py_object)(("PyObject_GC_UnTrack", ctypes.pythonapi))
+
+
+class _Handle(int):
+    """The library's map, which ends with the last who holds this: a call under way does, and a view."""
+
+    __slots__ = ()
+
+    def __new__(cls, address: int) -> _Handle:
+        handle = super().__new__(cls, address)
+        # It refers to nothing. The collector would finalize it in no order with those of its cycle who still use it.
+        _untrack(handle)
+        return handle
+
+    def __del__(self, unmap: Any = _unmap, check: Any = _check) -> None:
+        check(unmap(self))
+
+
+def _refuse(*_: Any) -> None:
+    raise TypeError("the map is read-only")
+
+
 class Map(_Closing):
     """A lease that is mapped. It survives its loss: accesses raise LeaseRevoked then."""
 
     def __init__(self, lease_fd: int, *, offset: int = 0, length: int = 0, va_hint: int = VA_HINT_UNKNOWN,
                  readonly: bool = False, prefault: bool = False, dontfork: bool = False) -> None:
         flags = _SURVIVE | readonly * _READONLY | prefault * _PREFAULT | dontfork * _DONTFORK
-        options = _Options(ctypes.sizeof(_Options), flags, offset, length, va_hint)
+        options = _Options(ctypes.sizeof(_Options), flags, _number(offset, 64), _number(length, 64),
+                           _number(va_hint, 64))
         self._views: Any = None
-        self._handle: Optional[int] = None
-        self._handle = _check(_map(lease_fd, ctypes.byref(options)), None)
         self._readonly = readonly
+        self._handle: Optional[_Handle] = _Handle(_check(_map(_fd(lease_fd), ctypes.byref(options)), None))
 
-    def _open(self) -> int:
-        if self._handle is None:
+    def _open(self) -> _Handle:
+        handle = self._handle
+        if handle is None:
             raise ValueError("the map is closed")
-        return self._handle
+        return handle
 
     def close(self) -> None:
-        """Unmap it. BufferError: a view of it is still in use."""
-        if self._handle is None:
-            return
+        """Unmap it, when the accesses of other threads that are under way are done.
+
+        BufferError: a view of it is still in use.
+        """
         if self._views is not None and self._views() is not None:
             raise BufferError("a view of the map is still in use")
-        _check(_unmap(self._handle))
         self._handle = None
-
-    def __del__(self) -> None:
-        # A view keeps the map alive, so there is none.
-        if getattr(self, "_handle", None) is not None:
-            _unmap(self._handle)
 
     def __len__(self) -> int:
         return int(_map_length(self._open()))
@@ -184,28 +240,30 @@ class Map(_Closing):
                 raise LeaseRevoked(error.errno, error.strerror) from None
             raise
 
-    def _raise_if_lost(self) -> None:
-        if self.lost:
+    @staticmethod
+    def _raise_if_lost(handle: _Handle) -> None:
+        if _map_lost(handle):
             raise LeaseRevoked(errno.ENODEV, "the lease is gone")
 
-    def _at(self, offset: int, bits: int) -> int:
-        if offset < 0 or offset % (bits // 8) or offset + bits // 8 > len(self):
+    @staticmethod
+    def _at(handle: _Handle, offset: int, bits: int) -> int:
+        if offset < 0 or offset % (bits // 8) or offset + bits // 8 > _map_length(handle):
             raise IndexError(f"no {bits} bits at {offset:#x}")
         return offset
 
     def _load(self, bits: int, offset: int) -> int:
-        value = int(_read[bits](self._open(), self._at(offset, bits)))
+        handle = self._open()
+        value = int(_read[bits](handle, self._at(handle, offset, bits)))
         if value == 2**bits - 1:
-            self._raise_if_lost()
+            self._raise_if_lost(handle)
         return value
 
     def _store(self, bits: int, offset: int, value: int) -> None:
         if self._readonly:
-            raise TypeError("the map is read-only")
-        if not 0 <= value < 2**bits:
-            raise OverflowError(f"{value} is no number of {bits} bits")
-        _write[bits](self._open(), self._at(offset, bits), value)
-        self._raise_if_lost()
+            _refuse()
+        handle = self._open()
+        _write[bits](handle, self._at(handle, offset, bits), _number(value, bits))
+        self._raise_if_lost(handle)
 
     def read8(self, offset: int) -> int:
         return self._load(8, offset)
@@ -239,61 +297,88 @@ class Map(_Closing):
         """
         pages = self._views() if self._views is not None else None
         if pages is None:
-            pages = (c_char * len(self)).from_address(_map_addr(self._open()))
-            # What the view is of keeps the map.
-            pages._barlease_map = self
+            handle = self._open()
+            kind: Any = c_uint8 * _map_length(handle)
+            if self._readonly:
+                # memoryview.obj leads to it, and a store into such pages ends the program.
+                kind = type("_ReadOnly", (kind,), {"__setitem__": _refuse})
+            pages = kind.from_address(_map_addr(handle))
+            # What the view is of keeps the library's map.
+            pages._barlease_handle = handle
             self._views = weakref.ref(pages)
         view = memoryview(pages).cast("B")
         return view.toreadonly() if self._readonly else view
 
 
-class Lease(_Closing):
+class _Owner(_Closing):
+    """One that says so when nobody has closed it, as files do."""
+
+    def _is_open(self) -> bool:
+        raise NotImplementedError
+
+    def __del__(self, warn: Any = warnings.warn) -> None:
+        if self._is_open():
+            warn(f"unclosed {self!r}", ResourceWarning, source=self)
+            self.close()
+
+
+class Lease(_Owner):
     """The fd of a lease, and what is known of it."""
+
+    fd = -1
 
     def __init__(self, fd: int, info: Info) -> None:
         self.fd, self.info = fd, info
 
+    def _is_open(self) -> bool:
+        return self.fd >= 0
+
     @classmethod
     def receive(cls, sock: socket.socket) -> Lease:
-        """Take a lease from a Unix socket."""
+        """Take a lease from a Unix socket, within its timeout."""
         raw = _Info(size=ctypes.sizeof(_Info))
-        return cls(_check(_recv(sock.fileno(), ctypes.byref(raw))), Info._of(raw))
+        return cls(_when_ready(sock, select.POLLIN, _recv, ctypes.byref(raw)), Info._of(raw))
 
     def send(self, sock: socket.socket) -> None:
-        """Hand it to another process; it stays open here."""
+        """Hand it to another process, within the socket's timeout; it stays open here."""
         info = self.info
-        raw = _Info(ctypes.sizeof(_Info), info.revoked, info.id, info.length, info.nr_ranges, info.nr_spans,
-                    info.memattr, os.O_RDWR if info.writable else os.O_RDONLY, info.va_hint, info.faults)
-        _check(_send(sock.fileno(), self.fd, ctypes.byref(raw)))
+        raw = _Info(ctypes.sizeof(_Info), info.revoked, _number(info.id, 64), _number(info.length, 64),
+                    _number(info.nr_ranges, 32), _number(info.nr_spans, 32), _number(info.memattr, 32),
+                    os.O_RDWR if info.writable else os.O_RDONLY, _number(info.va_hint, 64), _number(info.faults, 64))
+        _when_ready(sock, select.POLLOUT, _send, _fd(self.fd), ctypes.byref(raw))
 
     def map(self, *, offset: int = 0, length: int = 0, prefault: bool = False, dontfork: bool = False) -> Map:
         return Map(self.fd, offset=offset, length=length, va_hint=self.info.va_hint,
                    readonly=not self.info.writable, prefault=prefault, dontfork=dontfork)
 
     def prefault(self) -> None:
-        _check(_prefault(self.fd))
+        _check(_prefault(_fd(self.fd)))
 
     def close(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-        self.fd = -1
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 def features(device_fd: int) -> int:
     """What the driver of a VFIO device can do, as BARLEASE_CAN_* of barlease.h."""
     mask = c_uint32()
-    _check(_features(device_fd, ctypes.byref(mask)))
+    _check(_features(_fd(device_fd), ctypes.byref(mask)))
     return mask.value
 
 
-class Device(_Closing):
+class Device(_Owner):
     """A PCI device, opened by its address. Its leases end with it."""
+
+    _opened = False
 
     def __init__(self, bdf: str) -> None:
         self._raw = _Device()
-        self._opened = False
         _check(_device_open(ctypes.byref(self._raw), bdf.encode()))
         self._opened = True
+
+    def _is_open(self) -> bool:
+        return self._opened
 
     @property
     def fd(self) -> int:
@@ -305,26 +390,31 @@ class Device(_Closing):
 
     def export(self, bar: int, ranges: Iterable[Tuple[int, int]], *, writable: bool = True) -> Lease:
         """Lease (offset, length) ranges of a BAR. Keep it: it is what can be revoked."""
-        pieces = [_Range(offset, length) for offset, length in ranges]
+        pieces = [_Range(_number(offset, 64), _number(length, 64)) for offset, length in ranges]
         access = os.O_RDWR if writable else os.O_RDONLY
-        fd = _check(_export(self.fd, bar, (_Range * len(pieces))(*pieces), len(pieces), access))
-        return Lease(fd, self.info(fd))
+        fd = _check(_export(self.fd, _number(bar, 32), (_Range * len(pieces))(*pieces), len(pieces), access))
+        try:
+            return Lease(fd, self.info(fd))
+        except BaseException:
+            # vfio-pci, too, can export; but nothing can be asked of it, nor taken back.
+            os.close(fd)
+            raise
 
     def info(self, lease: Lease | int) -> Info:
         raw = _Info(size=ctypes.sizeof(_Info))
-        _check(_get_info(self.fd, lease if isinstance(lease, int) else lease.fd, ctypes.byref(raw)))
+        _check(_get_info(self.fd, _fd(lease if isinstance(lease, int) else lease.fd), ctypes.byref(raw)))
         return Info._of(raw)
 
     def revoke(self, lease: Lease) -> None:
-        _check(_revoke(self.fd, lease.fd))
+        _check(_revoke(self.fd, _fd(lease.fd)))
 
     def set_memattr(self, lease: Lease, memattr: int) -> None:
-        _check(_set_memattr(self.fd, lease.fd, memattr))
+        _check(_set_memattr(self.fd, _fd(lease.fd), _number(memattr, 32)))
 
     def reset(self) -> None:
         _check(_device_reset(ctypes.byref(self._raw)))
 
     def close(self) -> None:
-        if self._opened:
+        opened, self._opened = self._opened, False
+        if opened:
             _device_close(ctypes.byref(self._raw))
-        self._opened = False

@@ -3,12 +3,16 @@
 
 import errno
 import faulthandler
+import gc
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 import unittest
+import unittest.mock
 
 import barlease
 
@@ -31,6 +35,84 @@ with barlease.Map(fd) as lease:
     os.ftruncate(foreign, 0)
     pages[0]
 """
+
+
+# Whatever of a cycle is finalized first, what it uses is still there.
+CYCLES = """
+import barlease, gc, os
+fd = os.memfd_create("lease")
+os.ftruncate(fd, 4096)
+
+class Client:
+    def __init__(self, lease, view):
+        self.lease, self.view = lease, view
+        lease.owner = self
+
+    def __del__(self):
+        if self.view:
+            self.view[0] = 1
+        else:
+            self.lease.write32(0, 1)
+            self.lease.close()
+            self.lease.close()
+
+for turn in range(100):
+    lease = barlease.Map(fd)
+    Client(lease, lease.view() if turn % 2 else None)
+    del lease
+gc.collect()
+with open("/proc/self/maps") as maps:
+    print("left", maps.read().count("/memfd:lease"))
+"""
+
+# Another thread is in an access while the map is closed.
+CLOSED_MEANWHILE = """
+import barlease, os, sys, threading, time
+sys.setswitchinterval(1e-6)
+fd = os.memfd_create("lease")
+os.ftruncate(fd, 4096)
+end = time.monotonic() + 0.5
+
+def read(lease):
+    try:
+        while True:
+            lease.read32(0)
+    except ValueError:
+        pass
+
+while time.monotonic() < end:
+    lease = barlease.Map(fd)
+    thread = threading.Thread(target=read, args=(lease,))
+    thread.start()
+    time.sleep(0.0005)
+    lease.close()
+    thread.join()
+"""
+
+WAITING = """
+import barlease, socket
+here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+print("waiting", flush=True)
+barlease.Lease.receive(here)
+"""
+
+DISABLED = """
+import barlease, faulthandler, os
+fd = os.memfd_create("lease")
+os.ftruncate(fd, 4096)
+lease = barlease.Map(fd)
+faulthandler.disable()
+os.ftruncate(fd, 0)
+lease.read32(0)
+"""
+
+
+def run(program, *options):
+    return subprocess.run([sys.executable, *options, "-c", program], capture_output=True, text=True, check=False)
+
+
+def fds():
+    return os.listdir("/proc/self/fd")
 
 
 class MapTest(unittest.TestCase):
@@ -90,6 +172,9 @@ class MapTest(unittest.TestCase):
                 lease.write32(0, 1)
             view = lease.view()
             self.assertTrue(view.readonly)
+            with self.assertRaises(TypeError):
+                view.obj[0] = 1
+            self.assertEqual(view.obj[0], 0)
             view.release()
 
     def test_errors(self):
@@ -99,6 +184,37 @@ class MapTest(unittest.TestCase):
         with self.assertRaises(OSError) as caught:
             barlease.Map(self.fd, offset=1)
         self.assertEqual(caught.exception.errno, errno.EINVAL)
+
+    def test_numbers_that_are_too_large(self):
+        for name in "offset", "length", "va_hint":
+            for value in -1, 2**64, 2**64 + PAGE:
+                with self.assertRaises(OverflowError):
+                    barlease.Map(self.fd, **{name: value})
+        with self.assertRaises(OverflowError):
+            barlease.Map(2**32 + self.fd)
+        with self.assertRaises(OverflowError):
+            barlease.features(2**32)
+
+    def test_it_ends_with_its_last_reference(self):
+        # With the first one come fds of the library.
+        barlease.Map(self.fd).close()
+        before = len(fds())
+        lease = barlease.Map(self.fd)
+        view = lease.view()
+        self.assertEqual(len(fds()), before + 1)
+        del lease
+        view[0] = 1
+        self.assertEqual(len(fds()), before + 1)
+        del view
+        self.assertEqual(len(fds()), before)
+
+    def test_a_cycle_uses_it_to_its_end(self):
+        ended = run(CYCLES)
+        self.assertEqual((ended.returncode, ended.stdout, ended.stderr), (0, "left 0\n", ""))
+
+    def test_it_is_closed_while_another_thread_reads(self):
+        ended = run(CLOSED_MEANWHILE)
+        self.assertEqual((ended.returncode, ended.stderr), (0, ""))
 
     def test_a_closed_map(self):
         lease = barlease.Map(self.fd)
@@ -160,9 +276,71 @@ class PassTest(unittest.TestCase):
             self.assertEqual(caught.exception.errno, errno.EPROTO)
 
 
+class WaitTest(unittest.TestCase):
+    def setUp(self):
+        self.here, self.there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.addCleanup(self.here.close)
+        self.addCleanup(self.there.close)
+        fd = os.memfd_create("lease")
+        os.ftruncate(fd, PAGE)
+        self.lease = barlease.Lease(fd, barlease.Info(False, 5, PAGE, 1, 1, barlease.WC, True, 0x1000, 3))
+        self.addCleanup(self.lease.close)
+
+    def test_an_interrupt_ends_it(self):
+        with subprocess.Popen([sys.executable, "-c", WAITING], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              text=True) as waiting:
+            self.addCleanup(waiting.kill)
+            self.assertEqual(waiting.stdout.readline(), "waiting\n")
+            time.sleep(0.2)
+            waiting.send_signal(signal.SIGINT)
+            self.assertIn("KeyboardInterrupt", waiting.communicate(timeout=10)[1])
+
+    def test_a_timeout_ends_it(self):
+        self.there.settimeout(0.05)
+        with self.assertRaises(socket.timeout):
+            barlease.Lease.receive(self.there)
+        self.there.settimeout(10)
+        later = threading.Timer(0.05, self.lease.send, (self.here,))
+        later.start()
+        with barlease.Lease.receive(self.there) as other:
+            self.assertEqual(other.info, self.lease.info)
+        later.join()
+
+    def test_a_socket_that_does_not_block(self):
+        self.there.setblocking(False)
+        with self.assertRaises(BlockingIOError):
+            barlease.Lease.receive(self.there)
+        self.lease.send(self.here)
+        barlease.Lease.receive(self.there).close()
+
+    def test_sending_has_a_timeout_too(self):
+        self.here.settimeout(0.05)
+        with self.assertRaises(socket.timeout):
+            while True:
+                self.lease.send(self.here)
+
+    def test_numbers_that_are_too_large(self):
+        self.lease.info = barlease.Info(False, 2**64, PAGE, 1, 1, barlease.WC, True, 0x1000, 3)
+        with self.assertRaises(OverflowError):
+            self.lease.send(self.here)
+
+    def test_who_forgets_to_close_it_is_told(self):
+        before = len(fds())
+        lease = barlease.Lease(os.dup(self.lease.fd), self.lease.info)
+        with self.assertWarns(ResourceWarning):
+            del lease
+            gc.collect()
+        self.assertEqual(len(fds()), before)
+
+
 class SigbusTest(unittest.TestCase):
     def run_foreign(self, *options):
-        return subprocess.run([sys.executable, *options, "-c", FOREIGN], capture_output=True, text=True, check=False)
+        return run(FOREIGN, *options)
+
+    def test_disabling_faulthandler_takes_the_handler_away(self):
+        self.assertEqual(run(DISABLED, "-X", "faulthandler").returncode, -signal.SIGBUS)
+        # It is not on: then that does nothing.
+        self.assertIn("LeaseRevoked", run(DISABLED).stderr)
 
     def test_faulthandler_gets_what_is_its_own(self):
         ended = self.run_foreign("-X", "faulthandler")
@@ -185,6 +363,34 @@ class DeviceTest(unittest.TestCase):
         self.assertEqual(caught.exception.errno, errno.EINVAL)
         with open("/dev/null", "rb") as null:
             self.assertEqual(barlease.features(null.fileno()), 0)
+
+    def test_a_lease_that_nothing_can_be_asked_of_is_closed(self):
+        device = barlease.Device.__new__(barlease.Device)
+        device._raw = barlease._Device(device_fd=-1)
+        before = len(fds())
+        with unittest.mock.patch.object(barlease, "_export", lambda *_: os.memfd_create("lease")):
+            with self.assertRaises(OSError):
+                device.export(0, [(0, PAGE)])
+        self.assertEqual(len(fds()), before)
+
+    def test_numbers_that_are_too_large(self):
+        device = barlease.Device.__new__(barlease.Device)
+        device._raw = barlease._Device(device_fd=-1)
+        for bar, ranges in (2**32, [(0, PAGE)]), (0, [(2**64, PAGE)]), (0, [(0, 2**64 + PAGE)]), (-1, []):
+            with self.assertRaises(OverflowError):
+                device.export(bar, ranges)
+        with self.assertRaises(OverflowError):
+            device.set_memattr(barlease.Lease(-1, None), 2**32)
+
+    def test_who_forgets_to_close_it_is_told(self):
+        device = barlease.Device.__new__(barlease.Device)
+        device._raw = barlease._Device(container_fd=-1, group_fd=-1, iommu_fd=-1, device_fd=os.memfd_create("device"))
+        device._opened = True
+        before = len(fds())
+        with self.assertWarns(ResourceWarning):
+            del device
+            gc.collect()
+        self.assertEqual(len(fds()), before - 1)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
@@ -17,6 +18,10 @@
 #include "barlease.h"
 #include "barlease_uapi.h"
 #include "unit.h"
+
+#ifndef SO_PASSPIDFD
+#define SO_PASSPIDFD 76 /* Linux 6.5 */
+#endif
 
 /* More fds than a message can carry to a receiver that expects one. */
 #define MANY_FDS 100
@@ -211,6 +216,22 @@ static void a_receiver_that_wants_credentials_gets_the_lease(void **state)
 	check_sample_arrives(f);
 }
 
+/* The pidfd that comes with it is not left behind, whatever the message is. */
+static void a_receiver_that_wants_a_pidfd_gets_the_lease(void **state)
+{
+	struct fixture *f = *state;
+	int on = 1;
+
+	if (setsockopt(f->to, SOL_SOCKET, SO_PASSPIDFD, &on, sizeof(on))) {
+		assert_int_equal(errno, ENOPROTOOPT);
+		skip();
+	}
+	assert_int_equal(barlease_send(f->from, f->file, &sample), 0);
+	check_sample_arrives(f);
+	send_raw(f, "no lease", 8, 1);
+	check_refused(f, EPROTO);
+}
+
 static void a_caller_of_a_later_release_sees_zeroes(void **state)
 {
 	struct fixture *f = *state;
@@ -313,6 +334,40 @@ static void a_closed_peer_is_econnreset(void **state)
 	f->from = -1;
 	f->fds--;
 	check_refused(f, ECONNRESET);
+}
+
+/* It is not the peer's fault, though the lease is gone. */
+static void a_receiver_without_a_free_fd_is_emfile(void **state)
+{
+	struct fixture *f = *state;
+	struct rlimit old, few;
+	int next, error;
+
+	assert_int_equal(barlease_send(f->from, f->file, &sample), 0);
+	assert_int_equal(barlease_send(f->from, f->file, &sample), 0);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	assert_return_code(next = dup(f->file), errno);
+	close(next);
+	few = (struct rlimit){ next, old.rlim_max };
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+	errno = 0;
+	next = barlease_recv(f->to, &(struct barlease_info){ .size = sizeof(sample) });
+	error = errno;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+	assert_int_equal(next, -1);
+	assert_int_equal(error, EMFILE);
+	check_sample_arrives(f);
+}
+
+/* Of such a packet nothing tells that it is no end. */
+static void an_empty_packet_is_econnreset(void **state)
+{
+	struct fixture *f = *state;
+
+	send_raw(f, "", 0, 0);
+	check_refused(f, ECONNRESET);
+	assert_int_equal(barlease_send(f->from, f->file, &sample), 0);
+	check_sample_arrives(f);
 }
 
 /* The default action of SIGPIPE would end the test here. */
@@ -501,11 +556,13 @@ int main(void)
 		STREAM(a_lease_arrives),
 		STREAM(every_state_and_access_arrives),
 		STREAM(a_receiver_that_wants_credentials_gets_the_lease),
+		STREAM(a_receiver_that_wants_a_pidfd_gets_the_lease),
 		STREAM(a_caller_of_a_later_release_sees_zeroes),
 		STREAM(a_caller_of_an_earlier_release_gets_what_it_knows),
 		STREAM(a_byte_that_is_not_known_is_einval),
 		STREAM(a_size_that_is_none_is_einval),
 		STREAM(a_closed_peer_is_econnreset),
+		STREAM(a_receiver_without_a_free_fd_is_emfile),
 		STREAM(sending_to_a_closed_peer_is_epipe),
 		STREAM(sending_what_is_no_fd_is_ebadf),
 		STREAM(receiving_without_a_message_is_eagain),
@@ -519,6 +576,7 @@ int main(void)
 		PACKETS(any_number_of_fds_but_one_is_eproto),
 		PACKETS(a_message_that_is_too_short_is_eproto),
 		PACKETS(an_empty_packet_with_an_fd_is_eproto),
+		PACKETS(an_empty_packet_is_econnreset),
 		PACKETS(a_packet_that_is_too_long_is_eproto),
 		PACKETS(a_closed_peer_is_econnreset),
 		PACKETS(random_messages_leave_nothing_behind),

@@ -20,18 +20,30 @@
 /* More than one replacement covers. */
 #define PAGES 520
 
+#define HUGE_SIZE (page_size * page_size / 8)
+
 /*
- * The linker puts these before syscall(), by which handlers alone map, and
- * mremap(), by which a restore does.
+ * The linker puts these before syscall(), by which handlers alone map, mremap(), by
+ * which a restore does, and the look of the accessors at a map.
  */
+struct survivor;
+bool __real_barlease_survivor_live(const struct survivor *s, uint32_t *moment);
+bool __wrap_barlease_survivor_live(const struct survivor *s, uint32_t *moment);
 long __real_syscall(long number, ...);
 long __wrap_syscall(long number, ...);
 void *__real_mremap(void *from, size_t old, size_t new, int flags, ...);
 void *__wrap_mremap(void *from, size_t old, size_t new, int flags, ...);
 
-static _Thread_local int stop_at; /* this mmap() of the thread, counted from 1 */
-static atomic_bool stopped, go_on;
+/* At which system call of its own, counted from 1, a thread stops, until told. */
+static _Thread_local struct {
+	long number;
+	int at;
+	atomic_bool *until;
+} stop;
+static atomic_bool stopped, go_on, go_on_later;
 static void (*after_mremap)(void);
+static uintptr_t moved_by; /* the last mremap() */
+static bool fail_mmap;
 
 long __wrap_syscall(long number, ...)
 {
@@ -42,10 +54,14 @@ long __wrap_syscall(long number, ...)
 	for (int i = 0; i < 6; i++)
 		a[i] = va_arg(args, long);
 	va_end(args);
-	if (number == SYS_mmap && stop_at && --stop_at == 0) {
+	if (number == stop.number && stop.at && --stop.at == 0) {
 		atomic_store(&stopped, true);
-		while (!atomic_load(&go_on))
+		while (!atomic_load(stop.until))
 			sched_yield();
+	}
+	if (number == SYS_mmap && fail_mmap) {
+		errno = ENOMEM;
+		return -1;
 	}
 	return __real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
@@ -59,34 +75,59 @@ void *__wrap_mremap(void *from, size_t old, size_t new, int flags, ...)
 	to = va_arg(args, void *);
 	va_end(args);
 	ret = __real_mremap(from, old, new, flags, to);
+	moved_by = (uintptr_t)ret - (uintptr_t)from;
 	if (after_mremap)
 		after_mremap();
 	return ret;
 }
 
+/* What happens between the load of an accessor and its second look. */
+static void (*before_second_look)(void);
+static int looks;
+
+bool __wrap_barlease_survivor_live(const struct survivor *s, uint32_t *moment)
+{
+	if (++looks == 2 && before_second_look)
+		before_second_look();
+	return __real_barlease_survivor_live(s, moment);
+}
+
 static struct barlease_map *map;
 static int file;
 
-static int setup(void **state)
+static int setup_flags(uint32_t flags)
 {
 	struct barlease_map_options options = {
 		.size = sizeof(options),
-		.flags = BARLEASE_MAP_SURVIVE | BARLEASE_MAP_NO_HANDLER,
+		.flags = BARLEASE_MAP_SURVIVE | BARLEASE_MAP_NO_HANDLER | flags,
 		.va_hint = BARLEASE_VA_HINT_UNKNOWN,
 	};
 
-	(void)state;
 	file = lossy_file(PAGES);
 	map = barlease_map(file, &options);
 	atomic_store(&stopped, false);
 	atomic_store(&go_on, false);
+	atomic_store(&go_on_later, false);
 	return map ? 0 : -1;
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	return setup_flags(0);
+}
+
+static int setup_dontfork(void **state)
+{
+	(void)state;
+	return setup_flags(BARLEASE_MAP_DONTFORK);
 }
 
 static int teardown(void **state)
 {
 	(void)state;
 	after_mremap = NULL;
+	fail_mmap = false;
 	close(file);
 	return barlease_unmap(map);
 }
@@ -107,7 +148,9 @@ static int handle(void)
 
 static void *handle_in_thread(void *arg)
 {
-	stop_at = (int)(intptr_t)arg;
+	stop.number = SYS_mmap;
+	stop.at = (int)(intptr_t)arg;
+	stop.until = &go_on;
 	return (void *)(intptr_t)handle();
 }
 
@@ -115,6 +158,16 @@ static void *restore_in_thread(void *arg)
 {
 	(void)arg;
 	return (void *)(intptr_t)barlease_map_restore(map);
+}
+
+/* Stops before it is counted. */
+static void *ask_in_thread(void *arg)
+{
+	(void)arg;
+	stop.number = SYS_rt_sigprocmask;
+	stop.at = 1;
+	stop.until = &go_on_later;
+	return (void *)(intptr_t)barlease_map_lost(map);
 }
 
 static void *unmap_in_thread(void *arg)
@@ -174,20 +227,44 @@ static void check_lost(void)
 /* The file is whole all the time: what is read shows what is mapped. */
 static void lost_means_that_nothing_of_the_lease_is_left(void **state)
 {
-	pthread_t handler = start_handler(1);
+	(void)state;
+	/* Before it covers the map, and in the midst. */
+	for (intptr_t nth = 1; nth <= 2; nth++) {
+		pthread_t handler = start_handler(nth);
+
+		check_lost();
+		atomic_store(&go_on, true);
+		assert_int_equal(result(handler), 1);
+		check_lost();
+		assert_int_equal(teardown(NULL), 0);
+		assert_int_equal(setup(NULL), 0);
+	}
+}
+
+/* Who has seen that it is being lost may come to it when it is restored. */
+static void who_asks_late_leaves_a_restored_map_alone(void **state)
+{
+	pthread_t asker, handler = start_handler(1);
 
 	(void)state;
-	check_lost();
+	atomic_store(&stopped, false);
+	asker = start(ask_in_thread, NULL);
+	while (!atomic_load(&stopped))
+		sched_yield();
 	atomic_store(&go_on, true);
 	assert_int_equal(result(handler), 1);
-	check_lost();
+	assert_int_equal(barlease_map_lost(map), 1);
+	assert_int_equal(barlease_map_restore(map), 0);
+	atomic_store(&go_on_later, true);
+	assert_int_equal(result(asker), 0);
+	check_live();
 }
 
 static void a_restore_waits_for_handlers(void **state)
 {
 	(void)state;
-	/* Before it covers the map, and before it fills a piece. */
-	for (intptr_t nth = 1; nth <= 2; nth++) {
+	/* Before it covers the map, in the midst, and before it fills a piece. */
+	for (intptr_t nth = 1; nth <= 3; nth++) {
 		pthread_t restore, handler = start_handler(nth);
 
 		assert_int_equal(barlease_map_lost(map), 1);
@@ -205,7 +282,7 @@ static void a_restore_waits_for_handlers(void **state)
 
 static void an_unmap_waits_for_handlers(void **state)
 {
-	pthread_t unmap, handler = start_handler(2);
+	pthread_t unmap, handler = start_handler(3);
 	char *addr = barlease_map_addr(map), *own;
 
 	(void)state;
@@ -288,6 +365,74 @@ static void a_fault_of_yesterday_loses_nothing(void **state)
 	}
 }
 
+/* Page tables of whole huge pages can be moved by those alone. */
+static void a_restored_map_may_have_huge_pages(void **state)
+{
+	struct barlease_map_options options = {
+		.size = sizeof(options),
+		.flags = BARLEASE_MAP_SURVIVE | BARLEASE_MAP_NO_HANDLER,
+	};
+
+	(void)state;
+	for (uint64_t page = 0; page < 4; page++) {
+		assert_int_equal(teardown(NULL), 0);
+		file = lossy_file(0);
+		cut(file, 3 * HUGE_SIZE / page_size);
+		options.offset = page * page_size;
+		options.va_hint = 5 * page * page_size;
+		map = barlease_map(file, &options);
+		assert_non_null(map);
+		assert_int_equal((uintptr_t)barlease_map_addr(map) % HUGE_SIZE,
+				 6 * page * page_size);
+		assert_int_equal(handle(), 1);
+		assert_int_equal(barlease_map_restore(map), 0);
+		assert_int_equal(moved_by % HUGE_SIZE, 0);
+	}
+}
+
+/* Nobody could cover it: it is lost all the same, and can be had again. */
+static void a_loss_that_failed_is_one_to_restore(void **state)
+{
+	(void)state;
+	fail_mmap = true;
+	assert_int_equal(handle(), 0);
+	assert_int_equal(barlease_map_lost(map), 1);
+	assert_int_equal(barlease_read64(map, 0), ONES);
+	assert_int_equal(barlease_map_restore(map), 0);
+	assert_int_equal(barlease_map_lost(map), 0);
+	fail_mmap = false;
+	check_live();
+}
+
+static void put_back(void)
+{
+	grow(file, 0, PAGES);
+	assert_int_equal(barlease_map_restore(map), 0);
+}
+
+/* The load is done again into a page where a thread of the program has stored. */
+static void survive_and_store(int sig, siginfo_t *info, void *context)
+{
+	if (!barlease_handle_sigbus(sig, info, context))
+		abort();
+	store(barlease_map_addr(map), 0, 0xdead);
+}
+
+static void a_read_over_a_loss_and_a_restore_is_done_again(void **state)
+{
+	struct sigaction action = { .sa_sigaction = survive_and_store,
+				    .sa_flags = SA_SIGINFO };
+
+	(void)state;
+	assert_int_equal(sigaction(SIGBUS, &action, NULL), 0);
+	cut(file, 0);
+	looks = 0;
+	before_second_look = put_back;
+	assert_int_equal(barlease_read64(map, 0), page_word(0));
+	before_second_look = NULL;
+	check_live();
+}
+
 static void two_threads_restore_it_once(void **state)
 {
 	(void)state;
@@ -334,19 +479,114 @@ static void a_child_of_a_busy_parent_is_free(void **state)
 	check_lost();
 }
 
+/* Nor has one that did not get the map: what is there is its own. */
+static void a_child_without_the_map_is_left_alone(void **state)
+{
+	pthread_t handler = start_handler(1);
+	char *addr = barlease_map_addr(map);
+	int status;
+	pid_t pid = fork();
+
+	(void)state;
+	assert_return_code(pid, errno);
+	if (!pid) {
+		if (mmap(addr, page_size, PROT_READ, MAP_SHARED | MAP_FIXED_NOREPLACE,
+			 file, 0) != addr)
+			_exit(1);
+		barlease_map_lost(map);
+		_exit(load(addr, 0) == page_word(0) ? 0 : 2);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	atomic_store(&go_on, true);
+	assert_int_equal(result(handler), 1);
+	assert_int_equal(status, 0);
+	check_lost();
+}
+
+/* A lock of the program's, under which it maps, and which it takes at a fork. */
+static pthread_mutex_t program_lock = PTHREAD_MUTEX_INITIALIZER;
+static atomic_bool mapping;
+
+static void lock_program(void)
+{
+	pthread_mutex_lock(&program_lock);
+}
+
+static void unlock_program(void)
+{
+	pthread_mutex_unlock(&program_lock);
+}
+
+static void map_and_unmap(void)
+{
+	struct barlease_map_options options = {
+		.size = sizeof(options),
+		.flags = BARLEASE_MAP_SURVIVE | BARLEASE_MAP_NO_HANDLER,
+	};
+
+	barlease_unmap(barlease_map(file, &options));
+}
+
+static void *map_under_lock(void *arg)
+{
+	(void)arg;
+	lock_program();
+	atomic_store(&mapping, true);
+	/* Until the fork has got as far as it gets. */
+	usleep(100000);
+	map_and_unmap();
+	unlock_program();
+	return NULL;
+}
+
+/*
+ * In a child, as what is registered is for good, and a deadlock too; and before
+ * all other tests, as a process has its first map but once.
+ */
+static void a_fork_takes_locks_in_the_order_of_the_program(void **state)
+{
+	int status;
+	pid_t pid = fork();
+
+	(void)state;
+	assert_return_code(pid, errno);
+	if (!pid) {
+		alarm(10);
+		file = lossy_file(1);
+		pthread_atfork(lock_program, unlock_program, unlock_program);
+		map_and_unmap();
+		start(map_under_lock, NULL);
+		while (!atomic_load(&mapping))
+			sched_yield();
+		pid = fork();
+		if (!pid)
+			_exit(0);
+		_exit(waitpid(pid, &status, 0) == pid ? 0 : 1);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_fork_takes_locks_in_the_order_of_the_program),
 		TEST(lost_means_that_nothing_of_the_lease_is_left),
+		TEST(who_asks_late_leaves_a_restored_map_alone),
 		TEST(a_restore_waits_for_handlers),
 		TEST(an_unmap_waits_for_handlers),
 		TEST(a_fault_during_a_restore_leaves_no_ones),
 		TEST(a_restore_that_never_comes_through_is_eio),
 		TEST(a_fault_of_yesterday_loses_nothing),
+		TEST(a_restored_map_may_have_huge_pages),
+		TEST(a_loss_that_failed_is_one_to_restore),
+		TEST(a_read_over_a_loss_and_a_restore_is_done_again),
 		TEST(two_threads_restore_it_once),
 		TEST(a_child_of_a_busy_parent_is_free),
+		cmocka_unit_test_setup_teardown(a_child_without_the_map_is_left_alone,
+						setup_dontfork, teardown),
 	};
 
 	return cmocka_run_group_tests_name("races", tests, NULL, NULL);

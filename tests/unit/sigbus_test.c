@@ -22,7 +22,16 @@
 #define MAX_CALLS 8
 
 /* Where the SIGBUS comes from. */
-enum source { FAULT, MISALIGNED, MEMORY_ERROR, RAISED, KILLED, QUEUED, NR_SOURCES };
+enum source {
+	FAULT,
+	MISALIGNED,
+	MEMORY_ERROR,
+	RAISED,
+	KILLED,
+	QUEUED,
+	SUSPENDED,
+	NR_SOURCES
+};
 
 /* What the handler does. */
 enum deed { RETURNS, JUMPS, JUMPS_WITH_MASK, RAISES_AGAIN, NR_DEEDS };
@@ -34,6 +43,7 @@ struct scenario {
 	void (*fixed)(int); /* else SIG_DFL or SIG_IGN */
 	int flags;          /* of the handler */
 	bool with_mask;     /* the handler's mask has SIGUSR1 */
+	bool chained;       /* a handler that came later calls it */
 };
 
 /* What one call of the handler has seen. */
@@ -48,6 +58,7 @@ struct call {
 struct outcome {
 	struct call calls[MAX_CALLS];
 	int nr_calls;
+	uint64_t chained_mask[2]; /* of the later handler, before and after */
 	uint64_t mask_after[2];
 	uint64_t loaded[2];
 	int status;
@@ -118,6 +129,42 @@ static void on_plain(int sig)
 	on_any(sig, NULL, NULL);
 }
 
+static struct sigaction earlier;
+
+static void on_later(int sig, siginfo_t *info, void *context)
+{
+	seen->chained_mask[0] = signal_mask();
+	if (earlier.sa_flags & SA_SIGINFO)
+		earlier.sa_sigaction(sig, info, context);
+	else
+		earlier.sa_handler(sig);
+	seen->chained_mask[1] = signal_mask();
+}
+
+static void install_later(void)
+{
+	struct sigaction action = { .sa_sigaction = on_later, .sa_flags = SA_SIGINFO };
+
+	sigaddset(&action.sa_mask, SIGHUP);
+	if (sigaction(SIGBUS, &action, &earlier))
+		_exit(95);
+}
+
+/* Blocked while it comes, and taken while others are. */
+static void raise_and_suspend(void)
+{
+	sigset_t blocked, waiting;
+
+	sigemptyset(&blocked);
+	sigaddset(&blocked, SIGBUS);
+	sigaddset(&blocked, SIGHUP);
+	sigprocmask(SIG_BLOCK, &blocked, NULL);
+	raise(SIGBUS);
+	sigemptyset(&waiting);
+	sigaddset(&waiting, SIGTERM);
+	sigsuspend(&waiting);
+}
+
 static void send_as(int code)
 {
 	siginfo_t info = { .si_signo = SIGBUS, .si_code = code };
@@ -143,6 +190,9 @@ static uint64_t cause(void)
 		break;
 	case KILLED:
 		kill(getpid(), SIGBUS);
+		break;
+	case SUSPENDED:
+		raise_and_suspend();
 		break;
 	default:
 		sigqueue(getpid(), SIGBUS, (union sigval){ .sival_ptr = page });
@@ -227,6 +277,8 @@ static struct outcome outcome(bool with_library)
 		install();
 		if (with_library)
 			take_a_map();
+		if (scenario->chained)
+			install_later();
 		if (chdir(directory))
 			_exit(94);
 		play();
@@ -270,8 +322,12 @@ static void default_actions_are_taken(void **state)
 		for (int i = 0; i < 2; i++) {
 			struct scenario what = { .source = source, .fixed = fixed[i] };
 
-			/* Only the kernel has this one, and then does not ignore it. */
-			if (source == MISALIGNED && fixed[i] == SIG_IGN)
+			/*
+			 * The one only the kernel has, and does not ignore it; the
+			 * other waits for good without the library.
+			 */
+			if ((source == MISALIGNED || source == SUSPENDED) &&
+			    fixed[i] == SIG_IGN)
 				continue;
 			check_same(&what);
 			assert_true(WIFSIGNALED(seen->status) || fixed[i] == SIG_IGN);
@@ -303,9 +359,26 @@ static void handlers_see_no_difference(void **state)
 			}
 		}
 	}
-	/* All 384 were called, and SA_RESETHAND ended in SIG_DFL. */
-	assert_in_range(handled, 384, 10000);
-	assert_in_range(died, 100, 300);
+	/* All 448 were called, and SA_RESETHAND ended in SIG_DFL. */
+	assert_in_range(handled, 448, 10000);
+	assert_in_range(died, 100, 350);
+}
+
+static void handlers_are_called_by_later_ones_as_before(void **state)
+{
+	(void)state;
+	for (int source = 0; source < NR_SOURCES; source++) {
+		for (int deed = 0; deed < NR_DEEDS; deed++) {
+			struct scenario what = { .is_handler = true, .chained = true };
+
+			what.source = source;
+			what.deed = deed;
+			what.flags = (source + deed) % 2 ? SA_SIGINFO : 0;
+			what.with_mask = deed % 2;
+			check_same(&what);
+			assert_int_not_equal(seen->nr_calls, 0);
+		}
+	}
 }
 
 /* Nothing is in it when the process has gone. */
@@ -544,6 +617,7 @@ int main(void)
 		cmocka_unit_test(default_actions_are_taken),
 		/* That puts handlers of its own before these. */
 		UNLESS_TSAN(handlers_see_no_difference),
+		UNLESS_TSAN(handlers_are_called_by_later_ones_as_before),
 		cmocka_unit_test(system_calls_are_interrupted_as_before),
 		cmocka_unit_test(only_survive_installs_the_handler),
 		cmocka_unit_test(a_program_with_its_own_handler_asks),

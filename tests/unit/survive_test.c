@@ -225,60 +225,6 @@ static void a_map_of_many_pieces_reads_as_ones(void **state)
 	close(fd);
 }
 
-/* Take mappings until the process may have but few more. */
-static char *take_mappings(size_t *length, size_t leave)
-{
-	FILE *file = fopen("/proc/sys/vm/max_map_count", "re");
-	unsigned long max;
-	char *room;
-
-	assert_non_null(file);
-	assert_int_equal(fscanf(file, "%lu", &max), 1);
-	fclose(file);
-	*length = 2 * max * page_size;
-	room = mmap(NULL, *length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	assert_ptr_not_equal(room, MAP_FAILED);
-	/* Every other page is a mapping more, or two. */
-	for (size_t at = page_size; at < *length; at += 2 * page_size) {
-		if (mprotect(room + at, page_size, PROT_READ) == 0)
-			continue;
-		assert_int_equal(errno, ENOMEM);
-		munmap(room, leave * page_size);
-		return room;
-	}
-	return NULL;
-}
-
-static int read_pieces(struct barlease_map *map, int fd)
-{
-	size_t taken;
-	const char *room = take_mappings(&taken, 300);
-
-	if (!room)
-		return 1;
-	cut(fd, 0);
-	for (int round = 0; round < 2; round++) {
-		for (size_t at = 0; at < barlease_map_length(map); at += PIECE) {
-			if (load(barlease_map_addr(map), at) != ONES)
-				return 2;
-		}
-	}
-	return barlease_map_lost(map) ? 0 : 3;
-}
-
-static void a_large_map_takes_few_of_the_mappings(void **state)
-{
-	int fd = lossy_file(1);
-	struct barlease_map *map;
-
-	(void)state;
-	cut(fd, 1000 * PIECE / page_size);
-	map = map_all(fd);
-	assert_int_equal(in_child(read_pieces, map, fd), 0);
-	unmap(map);
-	close(fd);
-}
-
 static void a_restored_map_is_live_again(void **state)
 {
 	int fd = lossy_file(3);
@@ -618,7 +564,6 @@ int main(void)
 		cmocka_unit_test(a_lost_map_stays_read_only),
 		cmocka_unit_test(a_map_without_survive_is_never_lost),
 		cmocka_unit_test(a_map_of_many_pieces_reads_as_ones),
-		UNLESS_TSAN(a_large_map_takes_few_of_the_mappings),
 		cmocka_unit_test(a_restored_map_is_live_again),
 		cmocka_unit_test(a_large_map_is_restored_whole),
 		cmocka_unit_test(a_part_of_a_lease_is_restored_as_that),

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MIT
+/*
+ * limits_test.c - what the loss of a map needs of a process: few of the mappings
+ * that it may have, little of the memory, and that it takes SIGBUS.
+ */
+#define _GNU_SOURCE
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+#include "barlease.h"
+#include "lossy.h"
+
+/* As much as one replacement covers, by the library's choice. */
+#define PIECE (2UL << 20)
+
+/* That the process can't be what the test needs. */
+#define CAN_NOT 99
+
+static struct barlease_map *map;
+static int file;
+
+/* What run returns, in a child with a map; or 1000 plus the signal it died of. */
+static int in_child(int (*run)(void), size_t length)
+{
+	struct barlease_map_options options = {
+		.size = sizeof(options),
+		.flags = BARLEASE_MAP_SURVIVE,
+		.va_hint = BARLEASE_VA_HINT_UNKNOWN,
+	};
+	int status;
+	pid_t pid = fork();
+
+	assert_return_code(pid, errno);
+	if (!pid) {
+		/* In place of cmocka's. */
+		signal(SIGBUS, SIG_DFL);
+		file = lossy_file(0);
+		cut(file, length / page_size);
+		map = barlease_map(file, &options);
+		_exit(map ? run() : CAN_NOT);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	return WIFSIGNALED(status) ? 1000 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+/* Lose it, and touch all of it. */
+static int lose(void)
+{
+	cut(file, 0);
+	for (int round = 0; round < 2; round++) {
+		for (size_t at = 0; at < barlease_map_length(map); at += PIECE) {
+			if (load(barlease_map_addr(map), at) != ONES)
+				return 1;
+		}
+	}
+	return barlease_map_lost(map) ? 0 : 2;
+}
+
+/* Take mappings until the process may have but few more. */
+static char *take_mappings(size_t *length, size_t leave)
+{
+	FILE *file = fopen("/proc/sys/vm/max_map_count", "re");
+	unsigned long max;
+	char *room;
+
+	assert_non_null(file);
+	assert_int_equal(fscanf(file, "%lu", &max), 1);
+	fclose(file);
+	*length = 2 * max * page_size;
+	room = mmap(NULL, *length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	assert_ptr_not_equal(room, MAP_FAILED);
+	/* Every other page is a mapping more, or two. */
+	for (size_t at = page_size; at < *length; at += 2 * page_size) {
+		if (mprotect(room + at, page_size, PROT_READ) == 0)
+			continue;
+		assert_int_equal(errno, ENOMEM);
+		munmap(room, leave * page_size);
+		return room;
+	}
+	return NULL;
+}
+
+static int lose_with_few_mappings(void)
+{
+	size_t taken;
+
+	return take_mappings(&taken, 300) ? lose() : CAN_NOT;
+}
+
+static void a_large_map_takes_few_of_the_mappings(void **state)
+{
+	(void)state;
+	assert_int_equal(in_child(lose_with_few_mappings, 1000 * PIECE), 0);
+}
+
+/* Little more than there is already. */
+static int lose_with_little_data(void)
+{
+	FILE *status = fopen("/proc/self/status", "re");
+	struct rlimit limit;
+	char line[100];
+	long kib = 0;
+
+	while (status && fgets(line, sizeof(line), status))
+		sscanf(line, "VmData: %ld kB", &kib);
+	limit.rlim_cur = limit.rlim_max = (kib << 10) + PIECE / 2;
+	if (!kib || setrlimit(RLIMIT_DATA, &limit))
+		return CAN_NOT;
+	return lose();
+}
+
+static void a_large_map_takes_little_of_the_data(void **state)
+{
+	(void)state;
+	assert_int_equal(in_child(lose_with_little_data, 20 * PIECE), 0);
+}
+
+static int lose_where_all_is_locked(void)
+{
+	/* Who is privileged has no limit. */
+	if ((geteuid() == 0 && setuid(65534)) || mlockall(MCL_FUTURE))
+		return CAN_NOT;
+	return lose();
+}
+
+/* It may have locked as much as the map is long, and little more. */
+static void a_lost_map_is_not_locked(void **state)
+{
+	struct rlimit old, locked;
+
+	(void)state;
+	assert_int_equal(getrlimit(RLIMIT_MEMLOCK, &old), 0);
+	locked = (struct rlimit){ 3 * PIECE + PIECE / 2, old.rlim_max };
+	if (old.rlim_max < locked.rlim_cur)
+		skip();
+	assert_int_equal(setrlimit(RLIMIT_MEMLOCK, &locked), 0);
+	assert_int_equal(in_child(lose_where_all_is_locked, 3 * PIECE), 0);
+	assert_int_equal(setrlimit(RLIMIT_MEMLOCK, &old), 0);
+}
+
+/* The kernel ends who faults and can't take the signal; no handler is asked. */
+static int lose_with_sigbus_blocked(void)
+{
+	sigset_t bus;
+
+	sigemptyset(&bus);
+	sigaddset(&bus, SIGBUS);
+	pthread_sigmask(SIG_BLOCK, &bus, NULL);
+	return lose();
+}
+
+static void read_in_handler(int sig)
+{
+	(void)sig;
+	barlease_read32(map, 0);
+}
+
+static int lose_in_handler(void)
+{
+	struct sigaction action = { .sa_handler = read_in_handler };
+
+	sigaction(SIGUSR1, &action, NULL);
+	cut(file, 0);
+	raise(SIGUSR1);
+	return lose();
+}
+
+static int lose_in_handler_with_mask(void)
+{
+	struct sigaction action = { .sa_handler = read_in_handler };
+
+	sigfillset(&action.sa_mask);
+	sigaction(SIGUSR1, &action, NULL);
+	cut(file, 0);
+	raise(SIGUSR1);
+	return 0;
+}
+
+/* Once it is lost, a small map is memory. */
+static int block_sigbus_when_it_is_lost(void)
+{
+	return lose() + lose_with_sigbus_blocked();
+}
+
+static void a_thread_survives_that_takes_sigbus(void **state)
+{
+	(void)state;
+	assert_int_equal(in_child(lose_with_sigbus_blocked, page_size), 1000 + SIGBUS);
+	assert_int_equal(in_child(lose_in_handler_with_mask, page_size), 1000 + SIGBUS);
+	assert_int_equal(in_child(lose_in_handler, page_size), 0);
+	assert_int_equal(in_child(block_sigbus_when_it_is_lost, page_size), 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		UNLESS_TSAN(a_large_map_takes_few_of_the_mappings),
+		UNLESS_TSAN(a_large_map_takes_little_of_the_data),
+		UNLESS_TSAN(a_lost_map_is_not_locked),
+		cmocka_unit_test(a_thread_survives_that_takes_sigbus),
+	};
+
+	return cmocka_run_group_tests_name("limits", tests, NULL, NULL);
+}
