@@ -82,7 +82,9 @@ install: user  ## install the library: DESTDIR, PREFIX (/usr/local), LIBDIR (as 
 	meson configure $(BUILD) -Dprefix=$(PREFIX) $(if $(LIBDIR),-Dlibdir=$(LIBDIR))
 	meson install -C $(BUILD) --destdir "$(DESTDIR)"
 
-uninstall:  ## remove what make install has installed: DESTDIR, and the PREFIX that it was told
+# What is installed where a build directory knows from when it was last configured.
+uninstall: $(BUILD)/build.ninja  ## remove what make install has installed with the same DESTDIR, PREFIX and LIBDIR
+	meson setup --reconfigure $(BUILD) -Dprefix=$(PREFIX) $(if $(LIBDIR),-Dlibdir=$(LIBDIR)) >/dev/null
 	packaging/uninstall $(BUILD)
 
 install-driver:  ## give the driver to DKMS, which builds it for this kernel and for later ones
