@@ -370,8 +370,10 @@ static void stop_readers(uint32_t count)
 	CHECK(faults[AFTER]);
 }
 
-TEST(library_storm, "threads that read live through 1,000 revokes, with handlers of "
-		    "SIGBUS from before and after")
+TEST(library_storm,
+     "threads that read live through 1,000 revokes, with handlers of "
+     "SIGBUS from before and after",
+     .timeout = 1200)
 {
 	uint32_t count = rounds(ROUNDS);
 
