@@ -59,7 +59,8 @@ struct barlease_info {
  * Ask which of the calls below a device takes: BARLEASE_CAN_* in *mask. With
  * barlease-vfio-pci all, with vfio-pci EXPORT from Linux 6.19 on, where what is
  * exported need not be one that can be mapped; other calls are ENOTTY there. What
- * is no VFIO device can do nothing: 0. Threads: any.
+ * is no VFIO device can do nothing: 0; or it takes the question for one of its own,
+ * as VFIO's container does: EINVAL. Threads: any.
  */
 int barlease_features(int device_fd, uint32_t *mask);
 
@@ -228,7 +229,10 @@ void barlease_write16(struct barlease_map *map, uint64_t offset, uint16_t value)
 void barlease_write32(struct barlease_map *map, uint64_t offset, uint32_t value);
 void barlease_write64(struct barlease_map *map, uint64_t offset, uint64_t value);
 
-/* Fault in all of the caller's mappings of a lease. Threads: any. */
+/*
+ * Fault in all of the caller's mappings of a lease. EINTR: a signal came while it
+ * waited for a fence that another holder of the lease has put there. Threads: any.
+ */
 int barlease_prefault(int lease_fd);
 
 #ifdef __cplusplus
