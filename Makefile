@@ -38,6 +38,9 @@ check:  ## run all tests: on the host, then in the VM
 	@$(MAKE) --no-print-directory module test-module user
 	@tests/check
 
+sanitize:  ## run the unit tests under ASan, UBSan and TSan, and 100,000 losses of maps
+	@tests/sanitize
+
 stress:  ## run random operations of all kinds against an oracle in the VM: DURATION seconds (600), SEED
 	@packaging/deps --kernel $(KERNEL)
 	@$(MAKE) --no-print-directory module user
@@ -98,5 +101,5 @@ clean:  ## remove what was built
 distclean-cache:  ## remove the downloaded kernels, the Debian 13 with its QEMU, the logs of failed runs
 	rm -rf "$(CACHE)" 2>/dev/null || vm/as-root rm -rf --one-file-system "$(CACHE)"
 
-.PHONY: all help install install-driver uninstall module test-module user demo check stress stress-bugs fuzz fuzz-bugs \
+.PHONY: all help install install-driver uninstall module test-module user demo check sanitize stress stress-bugs fuzz fuzz-bugs \
 	coverage model lint deps clean distclean-cache
