@@ -292,7 +292,7 @@ static void compare(const char *what, struct longest hostile, struct longest qui
 }
 
 TEST(bounds_throttled,
-     "a lessee with 1 ms of CPU a second holds up a revoke for some seconds at most",
+     "a lessee with 1 ms of CPU a second holds up a revoke as it is held up itself",
      .timeout = 600)
 {
 	struct longest quiet = measure(false, NULL, false), hostile;
@@ -467,7 +467,7 @@ static double time_info(const struct barlease_device *dev, int fd)
 }
 
 TEST(bounds_forks,
-     "a throttled lessee that forks many mappings holds up a revoke for some seconds at most",
+     "a throttled lessee that forks many mappings holds up a revoke no longer than that",
      .timeout = 600)
 {
 	struct barlease_device dev = open_device(RAM_DEVICE);
