@@ -551,16 +551,19 @@ static void a_fork_takes_locks_in_the_order_of_the_program(void **state)
 	(void)state;
 	assert_return_code(pid, errno);
 	if (!pid) {
+		pthread_t thread;
+
 		alarm(10);
 		file = lossy_file(1);
 		pthread_atfork(lock_program, unlock_program, unlock_program);
 		map_and_unmap();
-		start(map_under_lock, NULL);
+		thread = start(map_under_lock, NULL);
 		while (!atomic_load(&mapping))
 			sched_yield();
 		pid = fork();
 		if (!pid)
 			_exit(0);
+		result(thread);
 		_exit(waitpid(pid, &status, 0) == pid ? 0 : 1);
 	}
 	assert_int_equal(waitpid(pid, &status, 0), pid);
