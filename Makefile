@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 #
 # The commands of the house: builds, the demo, the tests, and what they need. make help lists them. Only demo, check,
-# stress, stress-bugs, fuzz, fuzz-bugs, coverage, model and deps install packages on the host.
+# sanitize, stress, stress-bugs, fuzz, fuzz-bugs, coverage, model and deps install packages on the host.
 
 KERNEL ?= 6.12
 BUILD ?= build
@@ -39,6 +39,7 @@ check:  ## run all tests: on the host, then in the VM
 	@tests/check
 
 sanitize:  ## run the unit tests under ASan, UBSan and TSan, and 100,000 losses of maps
+	@packaging/deps --kernel $(KERNEL)
 	@tests/sanitize
 
 stress:  ## run random operations of all kinds against an oracle in the VM: DURATION seconds (600), SEED
