@@ -11,10 +11,6 @@
 #include <linux/version.h>
 #include <linux/vfio_pci_core.h>
 
-#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 12, 0)
-#error "barlease-vfio-pci needs Linux 6.12 or newer"
-#endif
-
 /* The namespace became a string literal in 6.13. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
 #define BARLEASE_IMPORT_DMA_BUF MODULE_IMPORT_NS(DMA_BUF)
@@ -35,6 +31,20 @@
 #define barlease_zap_range zap_special_vma_range
 #else
 #define barlease_zap_range zap_vma_ptes
+#endif
+
+/* Operations that later cores have a driver name, each with its comma. */
+#ifdef BARLEASE_HAS_get_region_info_caps
+#define BARLEASE_REGION_INFO_OP \
+	.get_region_info_caps = vfio_pci_ioctl_get_region_info,
+#else
+#define BARLEASE_REGION_INFO_OP
+#endif
+
+#ifdef BARLEASE_HAS_match_token_uuid
+#define BARLEASE_TOKEN_OP .match_token_uuid = vfio_pci_core_match_token_uuid,
+#else
+#define BARLEASE_TOKEN_OP
 #endif
 
 /*

@@ -134,18 +134,14 @@ static const struct vfio_device_ops barlease_vfio_ops = {
 	.open_device	= barlease_open_device,
 	.close_device	= barlease_close_device,
 	.ioctl		= vfio_pci_core_ioctl,
-#ifdef BARLEASE_HAS_get_region_info_caps
-	.get_region_info_caps = vfio_pci_ioctl_get_region_info,
-#endif
+	BARLEASE_REGION_INFO_OP
 	.device_feature	= barlease_device_feature,
 	.read		= vfio_pci_core_read,
 	.write		= vfio_pci_core_write,
 	.mmap		= vfio_pci_core_mmap,
 	.request	= vfio_pci_core_request,
 	.match		= vfio_pci_core_match,
-#ifdef BARLEASE_HAS_match_token_uuid
-	.match_token_uuid = vfio_pci_core_match_token_uuid,
-#endif
+	BARLEASE_TOKEN_OP
 	.bind_iommufd	= vfio_iommufd_physical_bind,
 	.unbind_iommufd	= vfio_iommufd_physical_unbind,
 	.attach_ioas	= vfio_iommufd_physical_attach_ioas,
