@@ -56,6 +56,7 @@ int parcel_send(int in, int fd, const struct terms *terms)
 
 int parcel_receive(int out, struct terms *terms, bool wait)
 {
+	/* cppcheck-suppress ctuuninitvar ; it is what is received to */
 	struct iovec data = { terms, sizeof(*terms) };
 	union control control = { 0 };
 	struct msghdr message = { .msg_iov = &data,

@@ -131,6 +131,7 @@ struct step next_step(struct random *random, const unsigned int *weights,
 
 	for (unsigned int i = 0; i < count; i++)
 		sum += weights[i];
+	/* cppcheck-suppress zerodiv ; a table of weights has one that is not 0 */
 	at = (draw(random) >> 16) % sum;
 	while (at >= weights[step.choice])
 		at -= weights[step.choice++];
