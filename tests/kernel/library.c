@@ -97,6 +97,44 @@ TEST(library_unbind, "unbinding restores the driver and the override that were t
 	}
 }
 
+static void check_binding(const char *bdf, const struct barlease_binding *was)
+{
+	struct barlease_binding now = { .size = sizeof(now) };
+
+	CHECK_OK(barlease_device_get_binding(bdf, &now));
+	CHECK(!strcmp(now.driver, was->driver));
+	CHECK(!strcmp(now.override, was->override));
+}
+
+TEST(library_bind_refused, "a driver that refuses a device leaves it what it had")
+{
+	const char *bdf = device_bdf(EDU_DEVICE);
+	const struct barlease_binding none = { .size = sizeof(none) };
+	/* It does not want what is not virtio, nor is there the other one. */
+	static const char *const drivers[] = { "virtio-pci", "no-such-driver" };
+
+	CHECK_OK(system("modprobe virtio-pci"));
+	for (int bound = 0; bound < 2; bound++) {
+		struct barlease_binding was = { .size = sizeof(was) };
+
+		if (bound)
+			CHECK_OK(barlease_device_bind(bdf, BARLEASE_DRIVER));
+		else
+			CHECK_OK(barlease_device_unbind(bdf, &none));
+		CHECK_OK(barlease_device_get_binding(bdf, &was));
+		CHECK(!strcmp(was.driver, bound ? BARLEASE_DRIVER : ""));
+		for (size_t i = 0; i < sizeof(drivers) / sizeof(*drivers); i++) {
+			struct barlease_binding other = was;
+
+			CHECK_ERRNO(barlease_device_bind(bdf, drivers[i]), ENODEV);
+			check_binding(bdf, &was);
+			strcpy(other.driver, drivers[i]);
+			CHECK_ERRNO(barlease_device_unbind(bdf, &other), ENODEV);
+			check_binding(bdf, &was);
+		}
+	}
+}
+
 TEST(library_survive, "a map that survives reads as ones after a revoke, for good")
 {
 	struct barlease_map_options options = { .size = sizeof(options),

@@ -15,6 +15,7 @@ import unittest
 import unittest.mock
 
 import barlease
+import tap
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -393,18 +394,5 @@ class DeviceTest(unittest.TestCase):
         self.assertEqual(len(fds()), before - 1)
 
 
-class Tap(unittest.TextTestResult):
-    """Says what became of each test in a line of its own, as the other tests do."""
-
-    def stopTest(self, test):
-        bad = [case.id() for case, _ in self.failures + self.errors]
-        good = not any(name.startswith(test.id()) for name in bad)
-        why = [reason for case, reason in self.skipped if case is test]
-        print("ok" if good else "not ok", self.testsRun, "-", test.id(), *(f"# SKIP {reason}" for reason in why), flush=True)
-        super().stopTest(test)
-
-
 if __name__ == "__main__":
-    ended = unittest.main(testRunner=unittest.TextTestRunner(resultclass=Tap), exit=False).result
-    print(f"1..{ended.testsRun}")
-    sys.exit(not ended.wasSuccessful())
+    tap.main()
