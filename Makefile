@@ -7,6 +7,8 @@ KERNEL ?= 6.12
 BUILD ?= build
 CACHE := $(or $(BARLEASE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/barlease)
 PREFIX ?= /usr/local
+# Meson would take it as relative to the build directory.
+override DESTDIR := $(and $(DESTDIR),$(abspath $(DESTDIR)))
 export KERNEL BUILD DESTDIR
 
 all: module user  ## build the module for Debian's kernel KERNEL, and the user space
@@ -82,14 +84,19 @@ deps:  ## install what building, the demo, the tests, the model and the lint nee
 	@packaging/deps --lint --kernel $(KERNEL)
 	@packaging/deps --model
 
+# So that the loader finds the library, or no longer looks for it; only root can tell it, and of the system's own directories.
+ldconfig = @[ -n "$(DESTDIR)" ] || [ "$$(id -u)" != 0 ] || PATH=$$PATH:/usr/sbin:/sbin ldconfig
+
 install: user  ## install the library: DESTDIR, PREFIX (/usr/local), LIBDIR (as meson has it below PREFIX)
 	meson configure $(BUILD) -Dprefix=$(PREFIX) $(if $(LIBDIR),-Dlibdir=$(LIBDIR))
 	meson install -C $(BUILD) --destdir "$(DESTDIR)"
+	$(ldconfig)
 
 # What is installed where a build directory knows from when it was last configured.
 uninstall: $(BUILD)/build.ninja  ## remove what make install has installed with the same DESTDIR, PREFIX and LIBDIR
 	meson setup --reconfigure $(BUILD) -Dprefix=$(PREFIX) $(if $(LIBDIR),-Dlibdir=$(LIBDIR)) >/dev/null
 	packaging/uninstall $(BUILD)
+	$(ldconfig)
 
 install-driver:  ## give the driver to DKMS, which builds it for this kernel and for later ones
 	packaging/install-driver

@@ -51,7 +51,7 @@ static uint8_t byte(void)
 	return input < input_end ? *input++ : 0;
 }
 
-/* Below limit, which is not 0: small, near a power of two, or near the limit. */
+/* Below limit, which is not 0: small, near a power of two, near the limit, or any. */
 static u64 number(u64 limit)
 {
 	uint8_t kind = byte();
@@ -63,6 +63,9 @@ static u64 number(u64 limit)
 		value += (1ULL << (kind & 0x7f)) - 128;
 	else if ((kind & 0x7f) < 60)
 		value = limit - 1 - value;
+	else if ((kind & 0x7f) >= 64)
+		for (int i = 0; i < 6; i++)
+			value = value << 8 | byte();
 	return value % limit;
 }
 

@@ -40,7 +40,7 @@ char *read_file(const char *path)
 	do {
 		if (room - size < 4096) {
 			room = room * 2 + 8192;
-			/* cppcheck-suppress memleakOnRealloc ; without memory the test ends */
+			/* cppcheck-suppress memleakOnRealloc ; then the test ends */
 			text = realloc(text, room);
 			CHECK(text);
 		}
