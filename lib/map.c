@@ -13,6 +13,7 @@
 
 #include "barlease.h"
 #include "map.h"
+#include "owner.h"
 #include "place.h"
 #include "sized.h"
 #include "survive.h"
@@ -124,10 +125,10 @@ struct barlease_map *barlease_map(int lease_fd,
 	map->span = page_ceil(o.length);
 	map->offset = o.offset;
 	map->flags = o.flags;
-	map->pid = getpid();
 	/* Above the standard streams, should the caller have closed one. */
 	map->fd = fcntl(lease_fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-	if (map->fd < 0 || map_pages(map, o.va_hint) || make_survive(map)) {
+	if (map->fd < 0 || barlease_owner_set(&map->owner) ||
+	    map_pages(map, o.va_hint) || make_survive(map)) {
 		discard(map);
 		return NULL;
 	}
@@ -139,7 +140,7 @@ static int unmap_pages(struct barlease_map *map)
 {
 	if (map->survivor)
 		return barlease_survivor_unmap(map->survivor);
-	if (map->flags & BARLEASE_MAP_DONTFORK && map->pid != getpid())
+	if (map->flags & BARLEASE_MAP_DONTFORK && !barlease_owner_is_us(&map->owner))
 		return 0;
 	return munmap(map->addr, map->span);
 }

@@ -5,7 +5,8 @@
 
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/types.h>
+
+#include "owner.h"
 
 struct barlease_map {
 	char *addr;
@@ -13,7 +14,7 @@ struct barlease_map {
 	size_t span;     /* in whole pages */
 	uint64_t offset; /* in the lease */
 	uint32_t flags;
-	pid_t pid;                 /* whose it is, where a child has none */
+	struct owner owner;        /* where a child has none */
 	int fd;                    /* our own */
 	struct survivor *survivor; /* NULL: it does not survive */
 };

@@ -40,6 +40,7 @@
 
 #include "barlease.h"
 #include "ones.h"
+#include "owner.h"
 #include "place.h"
 #include "sigbus.h"
 
@@ -68,7 +69,7 @@ struct survivor {
 	/* Constant while it is used. */
 	int prot;
 	bool dontfork;
-	pid_t pid; /* whose it is, where a child has none */
+	struct owner owner; /* where a child has none */
 	struct survivor *next_free;
 };
 
@@ -222,7 +223,7 @@ static bool lose(struct survivor *s, uintptr_t addr)
 /* A child has the slots but not the mappings that it was not to have. */
 static bool is_ours(struct survivor *s)
 {
-	return !s->dontfork || s->pid == getpid();
+	return !s->dontfork || barlease_owner_is_us(&s->owner);
 }
 
 /* The kernel's own signal set, which has no room for more than it needs. */
@@ -371,16 +372,18 @@ struct survivor *barlease_survivor_add(char *addr, size_t length,
 				       const struct survivor_options *options)
 {
 	struct survivor *s = NULL;
+	struct owner us;
 
 	pthread_mutex_lock(&lock);
-	if (prepare() || (options->handler && barlease_sigbus_install()))
+	if (prepare() || barlease_owner_set(&us) ||
+	    (options->handler && barlease_sigbus_install()))
 		goto out;
 	s = take_slot();
 	if (!s)
 		goto out;
 	s->prot = options->prot;
 	s->dontfork = options->dontfork;
-	s->pid = getpid();
+	s->owner = us;
 	atomic_store(&s->state, LIVE);
 	atomic_store(&s->first_fault, 0);
 	atomic_store(&s->start, (uintptr_t)addr);

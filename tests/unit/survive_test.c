@@ -6,10 +6,12 @@
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "barlease.h"
@@ -505,6 +507,112 @@ static void a_child_has_none_with_dontfork(void **state)
 	close(fd);
 }
 
+/* Of a child whose parent could not have it be what the test needs. */
+#define CAN_NOT 99
+
+/* What the map of a process that is number 1 has beside DONTFORK. */
+static uint32_t flags_of_first;
+
+/* Have the next child be number 1, as root or as root of a namespace of users. */
+static bool leave_pids(void)
+{
+	return unshare(CLONE_NEWPID) == 0 || unshare(CLONE_NEWUSER | CLONE_NEWPID) == 0;
+}
+
+/* in_child(), such that a child can return it. */
+static int in_first(int (*run)(struct barlease_map *map, int fd),
+		    struct barlease_map *map, int fd)
+{
+	int status;
+
+	if (!leave_pids())
+		return CAN_NOT;
+	status = in_child(run, map, fd);
+	return status < 1000 ? status : 100 + status - 1000;
+}
+
+static int leave_it_alone(struct barlease_map *map, int fd)
+{
+	siginfo_t info = { .si_signo = SIGBUS, .si_code = BUS_ADRERR };
+
+	if (getpid() != 1)
+		return 4;
+	info.si_addr = barlease_map_addr(map);
+	if (barlease_handle_sigbus(SIGBUS, &info, NULL))
+		return 5;
+	if (barlease_map_restore(map) == 0 || errno != EINVAL)
+		return 6;
+	return unmap_nothing(map, fd);
+}
+
+static int map_as_first(struct barlease_map *map, int fd)
+{
+	struct barlease_map_options options = {
+		.size = sizeof(options),
+		.flags = BARLEASE_MAP_DONTFORK | flags_of_first,
+		.va_hint = BARLEASE_VA_HINT_UNKNOWN,
+	};
+
+	if (getpid() != 1)
+		return 7;
+	map = barlease_map(fd, &options);
+	return map ? in_first(leave_it_alone, map, fd) : 8;
+}
+
+static int be_first(struct barlease_map *map, int fd)
+{
+	return in_first(map_as_first, map, fd);
+}
+
+/* Number 1 of a PID namespace that forks into another has a child of that number. */
+static void a_child_of_the_same_pid_has_none_with_dontfork(void **state)
+{
+	static const uint32_t flags[] = { 0, BARLEASE_MAP_SURVIVE };
+	int fd = lossy_file(2);
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(flags); i++) {
+		int status;
+
+		flags_of_first = flags[i];
+		status = in_child(be_first, NULL, fd);
+		if (status == CAN_NOT)
+			skip();
+		assert_int_equal(status, 0);
+	}
+	close(fd);
+}
+
+/* Of whom no handler of fork() has heard. */
+static void a_child_of_a_bare_clone_has_none_with_dontfork(void **state)
+{
+	static const uint32_t flags[] = { 0, BARLEASE_MAP_SURVIVE };
+	int status, fd = lossy_file(2);
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(flags); i++) {
+		struct barlease_map_options options = {
+			.size = sizeof(options),
+			.flags = BARLEASE_MAP_DONTFORK | flags[i],
+			.va_hint = BARLEASE_VA_HINT_UNKNOWN,
+		};
+		struct barlease_map *map = barlease_map(fd, &options);
+		pid_t pid;
+
+		assert_non_null(map);
+		pid = syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+		assert_return_code(pid, errno);
+		if (!pid) {
+			signal(SIGSEGV, SIG_DFL);
+			_exit(unmap_nothing(map, fd));
+		}
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		assert_int_equal(status, 0);
+		unmap(map);
+	}
+	close(fd);
+}
+
 /* The fd of a file whose name in /proc begins so. */
 static int find_fd(const char *name)
 {
@@ -574,6 +682,8 @@ int main(void)
 		cmocka_unit_test(a_child_loses_and_restores_its_own),
 		cmocka_unit_test(a_child_has_a_lost_map_lost),
 		cmocka_unit_test(a_child_has_none_with_dontfork),
+		cmocka_unit_test(a_child_of_the_same_pid_has_none_with_dontfork),
+		UNLESS_TSAN(a_child_of_a_bare_clone_has_none_with_dontfork),
 		cmocka_unit_test(another_file_is_not_taken_for_the_ones),
 	};
 
