@@ -447,8 +447,8 @@ static void *map_anew(struct survivor *s, int lease_fd, uint64_t offset)
 /*
  * Move the fresh mapping to the lost one's place. mmap() over that could fail
  * with the old one gone, as the lease may be revoked just then; to mremap() that
- * does not matter. Returns 0; -1 with EAGAIN: a thread faulted meanwhile, and all
- * is to be done again; or -1 with another errno.
+ * does not matter. Returns 0; 1: a thread faulted meanwhile, and all is to be done
+ * again; or -1 with errno set.
  */
 static int move_back(struct survivor *s, void *fresh)
 {
@@ -479,10 +479,8 @@ static int move_back(struct survivor *s, void *fresh)
 	restored = (state & ~PHASE) + GENERATION;
 	if (restored == 0)
 		restored = GENERATION;
-	if (atomic_compare_exchange_strong(&s->state, &state, restored | LIVE))
-		return 0;
-	errno = EAGAIN;
-	return -1;
+	return atomic_compare_exchange_strong(&s->state, &state, restored | LIVE) ? 0 :
+										    1;
 }
 
 /* One attempt; returns as move_back(). */
@@ -501,7 +499,7 @@ static int try_restore(struct survivor *s, int lease_fd, uint64_t offset)
 
 int barlease_survivor_restore(struct survivor *s, int lease_fd, uint64_t offset)
 {
-	int saved;
+	int saved, ret = 1;
 
 	if (!is_ours(s)) {
 		errno = EINVAL;
@@ -509,13 +507,11 @@ int barlease_survivor_restore(struct survivor *s, int lease_fd, uint64_t offset)
 	}
 	if (!barlease_survivor_lost(s))
 		return 0;
-	for (int i = 0; i < NR_RESTORES; i++) {
-		if (try_restore(s, lease_fd, offset) == 0)
-			return 0;
-		if (errno != EAGAIN)
-			break;
-	}
-	saved = errno == EAGAIN ? EIO : errno;
+	for (int i = 0; ret > 0 && i < NR_RESTORES; i++)
+		ret = try_restore(s, lease_fd, offset);
+	if (ret == 0)
+		return 0;
+	saved = ret > 0 ? EIO : errno;
 	/* What attempts have left of the lease is not to be seen. */
 	pthread_mutex_lock(&lock);
 	if (barlease_survivor_lost(s))

@@ -140,6 +140,37 @@ static void a_lost_map_is_not_locked(void **state)
 	assert_int_equal(setrlimit(RLIMIT_MEMLOCK, &old), 0);
 }
 
+static int restore_where_all_is_locked(void)
+{
+	struct rlimit little = { page_size, page_size };
+
+	cut(file, 0);
+	if (load(barlease_map_addr(map), 0) != ONES)
+		return 1;
+	grow(file, 0, 2);
+	if (setrlimit(RLIMIT_MEMLOCK, &little) || (geteuid() == 0 && setuid(65534)) ||
+	    mlockall(MCL_FUTURE))
+		return CAN_NOT;
+	if (barlease_map_restore(map) == 0)
+		return 2;
+	if (errno != EAGAIN)
+		return 3;
+	return load(barlease_map_addr(map), 0) == ONES && barlease_map_lost(map) ? 0 :
+										   4;
+}
+
+/* As mmap() says; that a thread has faulted meanwhile would be another matter. */
+static void a_restore_without_room_to_lock_is_eagain(void **state)
+{
+	struct rlimit now;
+
+	(void)state;
+	assert_int_equal(getrlimit(RLIMIT_MEMLOCK, &now), 0);
+	if (now.rlim_max < page_size)
+		return;
+	assert_int_equal(in_child(restore_where_all_is_locked, 2 * page_size), 0);
+}
+
 /* The kernel ends who faults and can't take the signal; no handler is asked. */
 static int lose_with_sigbus_blocked(void)
 {
@@ -204,6 +235,7 @@ int main(void)
 		UNLESS_TSAN(a_large_map_takes_few_of_the_mappings),
 		UNLESS_TSAN(a_large_map_takes_little_of_the_data),
 		UNLESS_TSAN(a_lost_map_is_not_locked),
+		UNLESS_TSAN(a_restore_without_room_to_lock_is_eagain),
 		cmocka_unit_test(a_thread_survives_that_takes_sigbus),
 		UNLESS_TSAN(a_handler_survives_that_takes_sigbus),
 	};
