@@ -67,7 +67,7 @@ int barlease_device_bind(const char *bdf, const char *driver);
 
 /* What a device is bound to. */
 struct barlease_binding {
-	uint32_t size; /* set by the caller: sizeof(struct barlease_binding) */
+	uint32_t size; /* set by the caller: sizeof(struct barlease_binding), 136 up */
 	uint32_t reserved;
 	char driver[64];   /* "": none */
 	char override[64]; /* driver_override; "": none */
@@ -75,8 +75,9 @@ struct barlease_binding {
 
 /*
  * Read that, before barlease_device_bind(). EINVAL: bdf is no address, or the size
- * is none; ENODEV: no such device; ERANGE: a name is longer than is known of.
- * Threads: while another one binds it, what is read may be half of each.
+ * is none, or below 136, which would cut names off; ENODEV: no such device; ERANGE: a
+ * name is longer than is known of. Threads: while another one binds it, what is read
+ * may be half of each.
  */
 int barlease_device_get_binding(const char *bdf, struct barlease_binding *binding);
 

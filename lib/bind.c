@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -10,6 +11,16 @@
 #include "barlease_device.h"
 #include "sized.h"
 #include "sysfs.h"
+
+/* Below it a name would be cut off, or the override be left out. */
+#define BINDING_SIZE_MIN                               \
+	(offsetof(struct barlease_binding, override) + \
+	 sizeof(((struct barlease_binding *)0)->override))
+
+static bool holds_names(const struct barlease_binding *binding)
+{
+	return binding->size >= BINDING_SIZE_MIN;
+}
 
 static int write_override(const char *address, const char *driver)
 {
@@ -154,7 +165,7 @@ int barlease_device_get_binding(const char *bdf, struct barlease_binding *bindin
 	struct barlease_binding now;
 	char address[16];
 
-	if (!barlease_size_valid(binding)) {
+	if (!barlease_size_valid(binding) || !holds_names(binding)) {
 		errno = EINVAL;
 		return -1;
 	}
@@ -172,7 +183,8 @@ int barlease_device_unbind(const char *bdf, const struct barlease_binding *bindi
 	if (barlease_sized_in(&former, sizeof(former), binding) ||
 	    barlease_parse_bdf(bdf, address))
 		return -1;
-	if (former.reserved || !memchr(former.driver, '\0', sizeof(former.driver)) ||
+	if (!holds_names(&former) || former.reserved ||
+	    !memchr(former.driver, '\0', sizeof(former.driver)) ||
 	    !memchr(former.override, '\0', sizeof(former.override))) {
 		errno = EINVAL;
 		return -1;

@@ -5,7 +5,8 @@
  *
  * Such a struct only ever grows at its end, by 8 bytes at a time, so that a
  * multiple of 8 cuts no field in two. What a caller does not know of has its
- * default.
+ * default. A struct with longer fields (barlease_binding) has a smallest size, too,
+ * which its functions look at.
  */
 #ifndef BARLEASE_SIZED_H
 #define BARLEASE_SIZED_H

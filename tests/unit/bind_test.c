@@ -180,6 +180,34 @@ static void an_unbind_that_fails_changes_nothing(void **state)
 	check("other", "other");
 }
 
+/* It would cut a name off, or leave out the override. */
+static void a_size_without_both_names_is_einval(void **state)
+{
+	struct {
+		struct barlease_binding binding;
+		char more[8];
+	} later = { .binding = { .size = sizeof(later) } };
+	struct barlease_binding binding = { .driver = "native", .override = "" };
+
+	(void)state;
+	have("other", "other");
+	for (uint32_t size = 8; size < sizeof(binding); size += 8) {
+		binding.size = size;
+		assert_int_equal(barlease_device_get_binding(BDF, &binding), -1);
+		assert_int_equal(errno, EINVAL);
+		assert_int_equal(barlease_device_unbind(BDF, &binding), -1);
+		assert_int_equal(errno, EINVAL);
+		assert_string_equal(binding.driver, "native");
+	}
+	assert_int_equal(nr_writes, 0);
+	check("other", "other");
+	assert_int_equal(barlease_device_get_binding(BDF, &later.binding), 0);
+	assert_string_equal(later.binding.driver, "other");
+	assert_string_equal(later.binding.override, "other");
+	assert_int_equal(barlease_device_unbind(BDF, &later.binding), 0);
+	check("other", "other");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -187,6 +215,7 @@ int main(void)
 		cmocka_unit_test(who_does_not_get_it_changes_nothing),
 		cmocka_unit_test(what_is_no_driver_is_not_tried),
 		cmocka_unit_test(an_unbind_that_fails_changes_nothing),
+		cmocka_unit_test(a_size_without_both_names_is_einval),
 	};
 
 	return cmocka_run_group_tests_name("bind", tests, NULL, NULL);
