@@ -134,6 +134,9 @@ static bool is_out_of_fds(int sock)
 
 	if (fd >= 0)
 		close(fd);
+	/* Where it may have none at all, 0 is no number to begin from. */
+	else if (errno == EINVAL)
+		errno = EMFILE;
 	return fd < 0;
 }
 
