@@ -137,10 +137,10 @@ struct barlease_map_options {
  * library does not know, an offset within a page, or out of the lease's bounds;
  * EACCES: a read-only lease without READONLY; ENODEV: the lease is revoked, or
  * its device was closed; EOPNOTSUPP: the kernel can export such a DMABUF but not
- * map it, as vfio-pci does from Linux 6.19 on; EIO: PREFAULT, and the device
- * does not decode memory accesses; ENOTTY: PREFAULT, and it is no DMABUF; else
- * what lseek(), fcntl(), mmap() or, for SURVIVE, memfd_create() and sigaction()
- * said. Threads: any, and the handle is for all of them.
+ * map it, as vfio-pci does from Linux 6.19 on; with PREFAULT what barlease_prefault()
+ * says: EIO, ENOTTY, EINTR, ENOMEM; else what lseek(), fcntl(), mmap(), madvise() or,
+ * for SURVIVE, memfd_create() and sigaction() said. Threads: any, and the handle is
+ * for all of them.
  */
 struct barlease_map *barlease_map(int lease_fd,
 				  const struct barlease_map_options *options);
@@ -194,9 +194,10 @@ int barlease_map_lost(const struct barlease_map *map);
  * Map the lease again where the lost map is, for all threads at once. Returns 0,
  * also if it is not lost, or -1 and it stays lost: ENODEV: gone for good; EIO: the
  * device still does not decode, or it was lost again meanwhile: try again later;
- * EINVAL: no SURVIVE, or the parent's alone; else what mmap() or mremap() said.
- * Threads: any; while others use the map, who see ones or the lease until it
- * returns.
+ * EINVAL: no SURVIVE, or the parent's alone; EINTR, ENOMEM: as barlease_prefault()
+ * has them, for it faults the lease in, with PREFAULT or without, and so it may wait
+ * for a fence as well; else what mmap(), mremap() or madvise() said. Threads: any;
+ * while others use the map, who see ones or the lease until it returns.
  */
 int barlease_map_restore(struct barlease_map *map);
 
@@ -230,8 +231,12 @@ void barlease_write32(struct barlease_map *map, uint64_t offset, uint32_t value)
 void barlease_write64(struct barlease_map *map, uint64_t offset, uint64_t value);
 
 /*
- * Fault in all of the caller's mappings of a lease. EINTR: a signal came while it
- * waited for a fence that another holder of the lease has put there. Threads: any.
+ * Fault in all of the caller's mappings of a lease, and then wait for the fences
+ * that other holders of the lease may have put there. ENODEV: the lease is revoked,
+ * or its device was closed, also where nothing is mapped; EIO: the device does not
+ * decode memory accesses, or is in D3, or the thread's protection key denies a
+ * mapping; EINTR: a signal came in that wait, or a fatal one before; ENOMEM: no
+ * memory for page tables; ENOTTY: it is no DMABUF; EBADF: no fd. Threads: any.
  */
 int barlease_prefault(int lease_fd);
 
