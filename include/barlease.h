@@ -4,8 +4,10 @@
  *
  * The lessor calls work on a VFIO device fd that the caller already has, of a
  * device bound to the driver barlease-vfio-pci; they take no ownership and keep
- * no state. Unless said otherwise a function returns 0, or -1 with errno set as
- * docs/abi.md has it.
+ * no state. Unless said otherwise a function returns 0, or -1 with errno set. Each of
+ * the lessor's may say EBADF: device_fd is no fd; ENOTTY: the driver does not know the
+ * call, being another one than barlease-vfio-pci; EIO: VFIO could not wake the device.
+ * The order of the kernel's checks is in docs/abi.md of the sources.
  *
  * Threads: "any" is any thread at any time, at once with any other call of this
  * library, be it on the same fd or map, but barlease_unmap() of that map. A signal
@@ -69,22 +71,36 @@ int barlease_features(int device_fd, uint32_t *mask);
  * given. access is O_RDONLY or O_RDWR. Returns a DMABUF fd, close-on-exec, that
  * the caller owns. Make one export for each lessee and keep the fd: it is the
  * handle by which that lease can be revoked. Threads: any.
+ *
+ * E2BIG: more than BARLEASE_MAX_RANGES (65,536) ranges, before all else, also before
+ * ENOTTY; EINVAL: no range, or one that is empty, unaligned or past the BAR's end; all
+ * of them overflow; access is neither; EFAULT: ranges can't be read; ENODEV: no memory
+ * BAR that VFIO itself would map; EPERM: a range meets a page of the MSI-X table or its
+ * pending bits; EBUSY: another driver had claimed the BAR when the device was opened;
+ * ENOSPC: too many ranges or bytes are leased of the device; EINTR: a fatal signal;
+ * ENOMEM: no memory; EMFILE, ENFILE: no fd is free.
  */
 int barlease_export(int device_fd, uint32_t bar, const struct barlease_range *ranges,
 		    size_t nr_ranges, int access);
 
 /*
- * Take a lease back, from every process, for good. Threads: any; of two that revoke
- * it one gets EBADFD.
+ * Take a lease back, from every process, for good. EBADF: lease_fd is no fd; EINVAL:
+ * it is no DMABUF; ENODEV: it is no lease of this device, or one from before the device
+ * was last closed; EBADFD: it is revoked already. Threads: any; of two that revoke it
+ * one gets EBADFD.
  */
 int barlease_revoke(int device_fd, int lease_fd);
 
-/* Set the memory attribute of mappings made from now on. Threads: any. */
+/*
+ * Set the memory attribute of mappings made from now on, BARLEASE_MEMATTR_*. Errors
+ * are those of barlease_revoke(), and ENOENT: the attribute is unknown. Threads: any.
+ */
 int barlease_set_memattr(int device_fd, int lease_fd, uint32_t memattr);
 
 /*
- * Read what the kernel knows of a lease. EINVAL: info->size is below 8, above
- * 4096 or no multiple of 8; so too in the calls below. Threads: any.
+ * Read what the kernel knows of a lease, also of a revoked one. EINVAL: info->size is
+ * below 8, above 4096 or no multiple of 8; so too in the calls below. Else errors are
+ * those of barlease_revoke() without EBADFD. Threads: any.
  */
 int barlease_get_info(int device_fd, int lease_fd, struct barlease_info *info);
 

@@ -91,17 +91,18 @@ int barlease_device_unbind(const char *bdf, const struct barlease_binding *bindi
 /*
  * Open a device by its address, and read its BARs: by its cdev with an iommufd
  * where the kernel has that and the caller may use it, else by its group and a
- * container with the type 1 IOMMU. EINVAL: bdf is no address; ENODEV: no such
- * device, or in no IOMMU group; ENOENT: it has no VFIO driver; EPERM (by cdev
- * EBUSY): its group is not viable, as another device of it has a driver of its
- * own; EBUSY: it is open elsewhere.
+ * container with the type 1 IOMMU. EACCES, the most usual: the caller may open
+ * neither; EINVAL: bdf is no address; ENODEV: no such device, or in no IOMMU group;
+ * ENOENT: it has no VFIO driver; EPERM (by cdev EBUSY): its group is not viable, as
+ * another device of it has a driver of its own; EBUSY: it is open elsewhere.
  */
 int barlease_device_open(struct barlease_device *dev, const char *bdf);
 
 /*
- * The same by one of the two ways. ENOENT: the kernel does not have it. By cdev
- * EINVAL may be either of: it is open by cdev elsewhere; its DMA is not coherent
- * with the CPU's caches, which iommufd demands.
+ * The same by one of the two ways. ENOENT: the kernel does not have it; EACCES: the
+ * caller may not use it; EINVAL: path is none of these. By cdev EINVAL may also be
+ * either of: it is open by cdev elsewhere; its DMA is not coherent with the CPU's
+ * caches, which iommufd demands.
  */
 #define BARLEASE_PATH_ANY   0u
 #define BARLEASE_PATH_CDEV  1u
