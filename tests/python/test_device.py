@@ -169,6 +169,13 @@ class DeviceTest(unittest.TestCase):
         for page in range(8):
             mapped.read32(page * PAGE)
         self.assertEqual(self.device.info(lease).faults, before)
+        late = self.lease((PAGE, 8 * PAGE))
+        mapped = self.map(late)
+        late.prefault()
+        before = self.device.info(late).faults
+        for page in range(8):
+            mapped.read32(page * PAGE)
+        self.assertEqual(self.device.info(late).faults, before)
         set_memory(self.device, False)
         with self.assertRaises(OSError) as caught:
             self.map(lease, prefault=True)
