@@ -17,6 +17,7 @@ class Result(unittest.TextTestResult):
 
 
 def main():
-    ended = unittest.main(testRunner=unittest.TextTestRunner(resultclass=Result), exit=False).result
+    # Without the dots of unittest's own, which would fall into these lines.
+    ended = unittest.main(testRunner=unittest.TextTestRunner(resultclass=Result, verbosity=0), exit=False).result
     print(f"1..{ended.testsRun}")
     sys.exit(not ended.wasSuccessful())
