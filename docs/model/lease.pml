@@ -109,21 +109,23 @@ inline make_entry(space, lease)
 
 /*
  * Zaps: unmap_mapping_range(), a step a VMA, with the inode's i_mmap_rwsem held
- * from the first to the last
+ * from the first to the last. It finds those VMAs alone that are linked.
  */
+
+inline zap_vma(x) { pte[x] = pte[x] && !vma[x] }
 
 inline zap_lease(l)	/* barlease_lease_zap() */
 {
-	atomic { use_lease(l); use_device(); i_mmap++; pte[AT(0, l)] = false };
-	atomic { pte[AT(1, l)] = false; i_mmap-- }
+	atomic { use_lease(l); use_device(); i_mmap++; zap_vma(AT(0, l)) };
+	atomic { zap_vma(AT(1, l)); i_mmap-- }
 }
 
 inline zap_device()	/* barlease_leases_zap(), vfio_pci_zap_bars() */
 {
-	atomic { use_device(); i_mmap++; pte[AT(0, 0)] = false };
-	pte[AT(1, 0)] = false;
-	pte[AT(0, 1)] = false;
-	atomic { pte[AT(1, 1)] = false; i_mmap-- }
+	atomic { use_device(); i_mmap++; zap_vma(AT(0, 0)) };
+	zap_vma(AT(1, 0));
+	zap_vma(AT(0, 1));
+	atomic { zap_vma(AT(1, 1)); i_mmap-- }
 }
 
 /*
@@ -158,6 +160,7 @@ inline lease_release(l)
 #endif
 	atomic { !list_lock -> use_device(); listed[l] = false };	/* leave_device() */
 	atomic {
+		PROMISE(no_use_after_release, NO_ENTRY(l));
 		exists[l] = false;			/* lease_free() */
 		revoke_returned[l] = false;
 		close_returned[l] = false;

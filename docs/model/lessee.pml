@@ -228,8 +228,13 @@ do_munmap:
 	fi;
 #endif
 	vma_start_write(m, l);
+#ifdef UNLINK_BEFORE_ZAP
+	atomic { !i_mmap -> vma[AT(m, l)] = false };
+	atomic { pte[AT(m, l)] = false; up_write_mmap(m) };
+#else
 	pte[AT(m, l)] = false;
 	atomic { !i_mmap -> vma[AT(m, l)] = false; up_write_mmap(m) };
+#endif
 	/* fall through */
 #endif
 #if MAP || CLOSE_FD
