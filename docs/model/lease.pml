@@ -117,26 +117,33 @@ inline zap_vma(x) { pte[x] = pte[x] && !vma[x] }
 inline zap_lease(l)	/* barlease_lease_zap() */
 {
 	atomic { use_lease(l); use_device(); i_mmap++; zap_vma(AT(0, l)) };
-	atomic { zap_vma(AT(1, l)); i_mmap-- }
+	atomic { use_lease(l); use_device(); zap_vma(AT(1, l)); i_mmap-- }
 }
 
 inline zap_device()	/* barlease_leases_zap(), vfio_pci_zap_bars() */
 {
 	atomic { use_device(); i_mmap++; zap_vma(AT(0, 0)) };
-	zap_vma(AT(1, 0));
-	zap_vma(AT(0, 1));
-	atomic { zap_vma(AT(1, 1)); i_mmap-- }
+	atomic { use_device(); zap_vma(AT(1, 0)) };
+	atomic { use_device(); zap_vma(AT(0, 1)) };
+	atomic { use_device(); zap_vma(AT(1, 1)); i_mmap-- }
 }
 
 /*
  * What several processes do
  */
 
+/* All who write memory_lock let go of it here. */
+inline up_write_memory()
+{
+	atomic { PROMISE(no_entry_while_off, decoding || NO_ENTRIES); up_write(memory_lock) }
+}
+
 inline push_out_stores()
 {
-	down_read(memory_lock);
+	atomic { down_read(memory_lock); use_device() };
 	atomic {
 		down_read(reset_sem);
+		use_device();
 		use_pci_dev();
 		up_read(reset_sem);
 		up_read(memory_lock)

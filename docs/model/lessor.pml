@@ -114,7 +114,7 @@ do_decoding:					/* vfio_basic_config_write(), vfio_lock_and_set_power_state() *
 	:: !decoding -> decoding = true
 	:: decoding -> zap_device(); decoding = false
 	fi;
-	atomic { PROMISE(no_entry_while_off, decoding || NO_ENTRIES); up_write(memory_lock) };
+	up_write_memory();
 	goto done;
 #endif
 
@@ -123,7 +123,7 @@ do_reset:					/* vfio_pci_ioctl_reset() */
 	down_write(memory_lock);
 	zap_device();				/* vfio_pci_zap_bars() */
 	try_reset();
-	up_write(memory_lock);
+	up_write_memory();
 #endif
 
 done:
@@ -155,7 +155,7 @@ do_close:					/* vfio_df_close() */
 		close_returned[1] = exists[1];
 		PROMISE(no_entry_after_close, NO_ENTRIES)
 	};
-	atomic { down_write(memory_lock); up_write(memory_lock) };	/* vfio_pci_runtime_pm_exit() */
+	atomic { down_write(memory_lock); up_write_memory() };	/* vfio_pci_runtime_pm_exit() */
 	vconfig = false;			/* vfio_pci_core_close_device() */
 #ifdef RESET_AT_CLOSE
 	try_reset();				/* vfio_pci_dev_set_try_reset() */

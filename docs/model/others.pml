@@ -74,7 +74,7 @@ end_idle:
 #else
 		 try_reset();
 #endif
-		 up_write(memory_lock)
+		 up_write_memory()
 	      :: skip				/* EBUSY; the trylock may also fail for nothing */
 	      fi
 	   :: else
