@@ -234,8 +234,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		UNLESS_TSAN(a_large_map_takes_few_of_the_mappings),
 		UNLESS_TSAN(a_large_map_takes_little_of_the_data),
-		UNLESS_TSAN(a_lost_map_is_not_locked),
-		UNLESS_TSAN(a_restore_without_room_to_lock_is_eagain),
+		UNLESS_SANITIZED(a_lost_map_is_not_locked),
+		UNLESS_SANITIZED(a_restore_without_room_to_lock_is_eagain),
 		cmocka_unit_test(a_thread_survives_that_takes_sigbus),
 		UNLESS_TSAN(a_handler_survives_that_takes_sigbus),
 	};
