@@ -256,7 +256,7 @@ static void act_decoding(struct lessor_device *device, const struct step *step)
 {
 	int number = (int)device->number, error;
 
-	op_begin(OP_DECODING, -1, number, 0, 0);
+	op_begin(OP_DECODING, NULL, number, 0, 0);
 	device_begin(device->number, 0);
 	error = errno_of(barlease_device_command(&device->dev, 0, PCI_COMMAND_MEMORY));
 	must(device, "switching decoding off", error);
@@ -269,15 +269,20 @@ static void act_decoding(struct lessor_device *device, const struct step *step)
 	error = errno_of(barlease_device_command(&device->dev, PCI_COMMAND_MEMORY, 0));
 	must(device, "switching decoding on", error);
 	device_end(device->number, 0, false);
-	op_end(OP_DECODING, -1, number, 0);
+	op_end(OP_DECODING, NULL, number, 0);
 }
 
 /* The kernel takes locks by trylock, so a reset may be put off for too long. */
+static void must_reset(const struct lessor_device *device, enum op op, int error)
+{
+	if (error != EBUSY && error != EAGAIN)
+		must(device, op_name(op), error);
+}
+
 static void check_reset(const struct lessor_device *device, enum op op, int error)
 {
-	if (error && error != EBUSY && error != EAGAIN)
-		must(device, op_name(op), error);
-	op_end(op, -1, (int)device->number, error);
+	must_reset(device, op, error);
+	op_end(op, NULL, (int)device->number, error);
 }
 
 static void act_reset(struct lessor_device *device, const struct step *step)
@@ -285,7 +290,7 @@ static void act_reset(struct lessor_device *device, const struct step *step)
 	int error;
 
 	(void)step;
-	op_begin(OP_RESET, -1, (int)device->number, 0, 0);
+	op_begin(OP_RESET, NULL, (int)device->number, 0, 0);
 	reset_begin(device->number);
 	error = errno_of(barlease_device_reset(&device->dev));
 	reset_end(device->number);
@@ -297,20 +302,18 @@ static void act_sysfs_reset(struct lessor_device *device, const struct step *ste
 	int error;
 
 	(void)step;
-	op_begin(OP_SYSFS_RESET, -1, (int)device->number, 0, 0);
+	op_begin(OP_SYSFS_RESET, NULL, (int)device->number, 0, 0);
 	reset_begin(device->number);
 	error = write_attribute(device, "reset", "1");
 	reset_end(device->number);
 	check_reset(device, OP_SYSFS_RESET, error);
 }
 
-static void act_hot_reset(struct lessor_device *device, const struct step *step)
+static int hot_reset(struct lessor_device *device)
 {
 	bool both = device->number == PAIR || device->number == SIBLING;
 	int error;
 
-	(void)step;
-	op_begin(OP_HOT_RESET, -1, (int)device->number, 0, 0);
 	reset_begin(both ? PAIR : device->number);
 	if (both)
 		reset_begin(SIBLING);
@@ -318,17 +321,24 @@ static void act_hot_reset(struct lessor_device *device, const struct step *step)
 	reset_end(both ? PAIR : device->number);
 	if (both)
 		reset_end(SIBLING);
-	check_reset(device, OP_HOT_RESET, error);
+	return error;
+}
+
+static void act_hot_reset(struct lessor_device *device, const struct step *step)
+{
+	(void)step;
+	op_begin(OP_HOT_RESET, NULL, (int)device->number, 0, 0);
+	check_reset(device, OP_HOT_RESET, hot_reset(device));
 }
 
 static void act_reopen(struct lessor_device *device, const struct step *step)
 {
 	pthread_rwlock_wrlock(&device->lock);
-	op_begin(OP_REOPEN, -1, (int)device->number, 0, 0);
+	op_begin(OP_REOPEN, NULL, (int)device->number, 0, 0);
 	device_close(device);
 	pause_us(step->r[2] % 3000);
 	device_open(device);
-	op_end(OP_REOPEN, -1, (int)device->number, 0);
+	op_end(OP_REOPEN, NULL, (int)device->number, 0);
 	pthread_rwlock_unlock(&device->lock);
 }
 
@@ -336,11 +346,11 @@ static void act_rebind(struct lessor_device *device, const struct step *step)
 {
 	(void)step;
 	pthread_rwlock_wrlock(&device->lock);
-	op_begin(OP_REBIND, -1, (int)device->number, 0, 0);
+	op_begin(OP_REBIND, NULL, (int)device->number, 0, 0);
 	device_close(device);
 	must(device, "unbind", write_attribute(device, "driver/unbind", device->bdf));
 	device_open(device);
-	op_end(OP_REBIND, -1, (int)device->number, 0);
+	op_end(OP_REBIND, NULL, (int)device->number, 0);
 	pthread_rwlock_unlock(&device->lock);
 }
 
@@ -365,21 +375,21 @@ static void act_rescan(struct lessor_device *device, const struct step *step)
 {
 	(void)step;
 	pthread_rwlock_wrlock(&device->lock);
-	op_begin(OP_RESCAN, -1, (int)device->number, 0, 0);
+	op_begin(OP_RESCAN, NULL, (int)device->number, 0, 0);
 	device_close(device);
 	must(device, "remove", write_attribute(device, "remove", "1"));
 	if (device->number == SIBLING)
-		act_hot_reset(&devices[PAIR], step);
+		must_reset(device, OP_HOT_RESET, hot_reset(&devices[PAIR]));
 	must(device, "rescan", rescan(device));
 	await_presence(device, true);
 	device_open(device);
-	op_end(OP_RESCAN, -1, (int)device->number, 0);
+	op_end(OP_RESCAN, NULL, (int)device->number, 0);
 	pthread_rwlock_unlock(&device->lock);
 }
 
 static void act_pull(struct lessor_device *device, const struct step *step)
 {
-	op_begin(OP_PULL, -1, (int)device->number, 0, 0);
+	op_begin(OP_PULL, NULL, (int)device->number, 0, 0);
 	device_begin(device->number, DEVICE_REMOVED);
 	plug_pull();
 	device_end(device->number, DEVICE_REMOVED, false);
@@ -392,7 +402,7 @@ static void act_pull(struct lessor_device *device, const struct step *step)
 	device->renewed++;
 	await_presence(device, true);
 	device_open(device);
-	op_end(OP_PULL, -1, (int)device->number, 0);
+	op_end(OP_PULL, NULL, (int)device->number, 0);
 	pthread_rwlock_unlock(&device->lock);
 }
 

@@ -41,20 +41,21 @@ void held_leave(struct held *h)
 
 void held_close(struct held *h)
 {
-	int fd = -1, index;
+	struct terms terms;
+	int fd = -1;
 
 	pthread_mutex_lock(&held_lock);
 	if (!h->users) {
 		fd = h->fd;
 		h->fd = -1;
 	}
-	index = (int)h->terms.index;
+	terms = h->terms;
 	pthread_mutex_unlock(&held_lock);
 	if (fd < 0)
 		return;
-	op_begin(OP_CLOSE, index, -1, 0, 0);
+	op_begin(OP_CLOSE, &terms, -1, 0, 0);
 	close(fd);
-	op_end(OP_CLOSE, index, -1, 0);
+	op_end(OP_CLOSE, &terms, -1, 0);
 }
 
 struct held *held_receive(int inbox)
@@ -78,8 +79,8 @@ struct held *held_receive(int inbox)
 			h->fd = fd;
 			h->terms = terms;
 			h->users++;
-			op_begin(OP_RECEIVE, (int)terms.index, -1, 0, 0);
-			op_end(OP_RECEIVE, (int)terms.index, -1, 0);
+			op_begin(OP_RECEIVE, &terms, -1, 0, 0);
+			op_end(OP_RECEIVE, &terms, -1, 0);
 		}
 	}
 	pthread_mutex_unlock(&held_lock);

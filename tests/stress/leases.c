@@ -93,7 +93,7 @@ void owned_watch(struct owned *owned, struct lessor_device *device)
 	uint64_t marks[MAX_MARKS] = { 0 };
 	bool read = true;
 
-	op_begin(OP_WATCH, (int)terms->index, -1, terms->nr_marks, owned->seen);
+	op_begin(OP_WATCH, terms, -1, terms->nr_marks, owned->seen);
 	for (uint32_t i = 0; i < terms->nr_marks && read; i++)
 		read = read_mark(device, terms, i, &marks[i]);
 	pthread_mutex_lock(&owned->lock);
@@ -121,7 +121,7 @@ void owned_watch(struct owned *owned, struct lessor_device *device)
 		owned->renewed = device->renewed;
 	}
 	pthread_mutex_unlock(&owned->lock);
-	op_end(OP_WATCH, (int)terms->index, -1, read ? 0 : EAGAIN);
+	op_end(OP_WATCH, terms, -1, read ? 0 : EAGAIN);
 }
 
 /* --- export ------------------------------------------------------------- */
@@ -236,7 +236,7 @@ bool owned_export(struct owned *owned, struct lessor_device *device, int index,
 	if (!clear_marks(device, &terms))
 		return false;
 
-	op_begin(OP_EXPORT, index, -1, terms.nr_pages, terms.nr_ranges);
+	op_begin(OP_EXPORT, &terms, -1, terms.nr_pages, terms.nr_ranges);
 	fd = export_lease(device, &terms);
 	if (fd < 0)
 		fail(index, device->number, "export: expected success, saw %s",
@@ -252,7 +252,7 @@ bool owned_export(struct owned *owned, struct lessor_device *device, int index,
 	owned->seen = false;
 	*word = lease_word(terms.id.export, LEASE_LIVE);
 	pthread_mutex_unlock(&owned->lock);
-	op_end(OP_EXPORT, index, -1, 0);
+	op_end(OP_EXPORT, &terms, -1, 0);
 	return true;
 }
 
@@ -312,7 +312,7 @@ void owned_revoke(struct owned *owned, struct lessor_device *device)
 	bool was_dead = is_dead(owned), first = false;
 	int error;
 
-	op_begin(OP_REVOKE, (int)terms->index, -1, terms->id.export, 0);
+	op_begin(OP_REVOKE, terms, -1, terms->id.export, 0);
 	if (!was_dead)
 		atomic_compare_exchange_strong(word, &live, revoking);
 	error = errno_of(barlease_revoke(device->dev.device_fd, owned->fd));
@@ -331,7 +331,7 @@ void owned_revoke(struct owned *owned, struct lessor_device *device)
 					"is live",
 		     errno_name(error), owned->revoked);
 	pthread_mutex_unlock(&owned->lock);
-	op_end(OP_REVOKE, (int)terms->index, -1, error);
+	op_end(OP_REVOKE, terms, -1, error);
 	if (first)
 		owned_watch(owned, device);
 }
@@ -341,7 +341,7 @@ static void await_rivals(const struct owned *owned, uint64_t r)
 {
 	unsigned int wanted = r % 4;
 
-	for (int i = 0; i < 40 && count_rivals((int)owned->terms.index) < wanted; i++)
+	for (int i = 0; i < 40 && count_rivals(&owned->terms) < wanted; i++)
 		pause_us(100);
 	spin((r >> 8) % 30000);
 }
@@ -368,7 +368,7 @@ static void act_memattr(struct owned *owned, struct lessor_device *device,
 	int error, good = attribute < 2 ? 0 : ENOENT;
 	bool right;
 
-	op_begin(OP_MEMATTR, (int)owned->terms.index, -1, attribute, 0);
+	op_begin(OP_MEMATTR, &owned->terms, -1, attribute, 0);
 	error = errno_of(
 		barlease_set_memattr(device->dev.device_fd, owned->fd, attribute));
 	after = moment(&owned->terms);
@@ -385,7 +385,7 @@ static void act_memattr(struct owned *owned, struct lessor_device *device,
 		     "memattr %u: saw %s; lease %#llx, then %#llx", attribute,
 		     errno_name(error), (unsigned long long)before.lease,
 		     (unsigned long long)after.lease);
-	op_end(OP_MEMATTR, (int)owned->terms.index, -1, error);
+	op_end(OP_MEMATTR, &owned->terms, -1, error);
 }
 
 static void act_info(struct owned *owned, struct lessor_device *device,
@@ -398,7 +398,7 @@ static void act_info(struct owned *owned, struct lessor_device *device,
 	int error;
 
 	(void)step;
-	op_begin(OP_INFO, (int)terms->index, -1, 0, 0);
+	op_begin(OP_INFO, terms, -1, 0, 0);
 	error = errno_of(barlease_get_info(device->dev.device_fd, owned->fd, &info));
 	after = moment(terms);
 	if (is_closed(owned))
@@ -416,7 +416,7 @@ static void act_info(struct owned *owned, struct lessor_device *device,
 		     "info: saw %s, state %u, %llu bytes; lease %#llx, then %#llx",
 		     errno_name(error), info.state, (unsigned long long)info.length,
 		     (unsigned long long)before.lease, (unsigned long long)after.lease);
-	op_end(OP_INFO, (int)terms->index, -1, error);
+	op_end(OP_INFO, terms, -1, error);
 }
 
 static void act_watch(struct owned *owned, struct lessor_device *device,
@@ -457,9 +457,9 @@ static void act_drop(struct owned *owned, struct lessor_device *device,
 	pthread_mutex_unlock(&owned->lock);
 	if (fd < 0)
 		return;
-	op_begin(OP_DROP, (int)owned->terms.index, -1, owned->terms.id.export, 0);
+	op_begin(OP_DROP, &owned->terms, -1, owned->terms.id.export, 0);
 	close(fd);
-	op_end(OP_DROP, (int)owned->terms.index, -1, 0);
+	op_end(OP_DROP, &owned->terms, -1, 0);
 }
 
 /* --- the threads -------------------------------------------------------- */

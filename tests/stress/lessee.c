@@ -115,12 +115,12 @@ static void touch(const struct step *step, bool store)
 
 	if (!slot_enter(pick_slot(step), &view))
 		return;
-	op_begin(op, (int)view.terms.index, -1, (uint64_t)(view.slot - slots), 0);
+	op_begin(op, &view.terms, -1, (uint64_t)(view.slot - slots), 0);
 	if (one_in(step->r[1], 3))
 		touch_one(&view, step->r[2], store);
 	else
 		touch_some(&view, step->r[2], store);
-	op_end(op, (int)view.terms.index, -1, 0);
+	op_end(op, &view.terms, -1, 0);
 	slot_leave(view.slot);
 }
 
@@ -138,17 +138,16 @@ static void act_store(const struct step *step)
 static void unmap_slot(struct slot *slot)
 {
 	struct view draft;
-	int index;
 
 	if (!slot_begin(slot, &draft, false))
 		return;
-	index = (int)draft.terms.index;
-	op_begin(OP_MUNMAP, index, -1, (uint64_t)(slot - slots), 0);
+	op_begin(OP_MUNMAP, &draft.terms, -1, (uint64_t)(slot - slots), 0);
 	if (munmap(slot->base, SLOT_SIZE))
-		fail(index, -1, "munmap: expected success, saw %s", errno_name(errno));
+		fail((int)draft.terms.index, -1, "munmap: expected success, saw %s",
+		     errno_name(errno));
 	draft.nr_parts = 0;
 	slot_end(&draft);
-	op_end(OP_MUNMAP, index, -1, 0);
+	op_end(OP_MUNMAP, &draft.terms, -1, 0);
 }
 
 /* Change a piece of a mapping: change() does it and notes it in the draft. */
@@ -158,7 +157,7 @@ static void change_slot(struct slot *slot, const struct step *step, enum op op,
 {
 	struct view draft;
 	struct part piece;
-	int index, error;
+	int error;
 
 	if (!slot_begin(slot, &draft, false))
 		return;
@@ -167,14 +166,13 @@ static void change_slot(struct slot *slot, const struct step *step, enum op op,
 		unmap_slot(slot);
 		return;
 	}
-	index = (int)draft.terms.index;
 	piece = pick_piece(
 		&draft.parts[(step->r[0] >> 32) % (unsigned int)draft.nr_parts],
 		step->r[1]);
-	op_begin(op, index, -1, (uint64_t)(slot - slots), piece.length);
+	op_begin(op, &draft.terms, -1, (uint64_t)(slot - slots), piece.length);
 	error = change(&draft, &piece, step);
 	slot_end(&draft);
-	op_end(op, index, -1, error);
+	op_end(op, &draft.terms, -1, error);
 }
 
 static int change_munmap(struct view *draft, const struct part *piece,
@@ -298,12 +296,12 @@ static void look(struct slot *slot, const struct step *step, bool all)
 
 	if (!slot_enter(slot, &view))
 		return;
-	op_begin(OP_LOAD, (int)view.terms.index, -1, (uint64_t)(slot - slots), 1 + all);
+	op_begin(OP_LOAD, &view.terms, -1, (uint64_t)(slot - slots), 1 + all);
 	if (all)
 		touch_all(&view);
 	else
 		touch_one(&view, step->r[2], false);
-	op_end(OP_LOAD, (int)view.terms.index, -1, 0);
+	op_end(OP_LOAD, &view.terms, -1, 0);
 	slot_leave(slot);
 }
 
@@ -378,10 +376,10 @@ static bool map_lease(struct held *h, const struct step *step)
 
 		if (!slot_begin(slot, &draft, true))
 			continue;
-		op_begin(OP_MAP, (int)h->terms.index, -1, (uint64_t)(slot - slots), 0);
+		op_begin(OP_MAP, &h->terms, -1, (uint64_t)(slot - slots), 0);
 		error = map_piece(h, &draft, step);
 		slot_end(&draft);
-		op_end(OP_MAP, (int)h->terms.index, -1, error);
+		op_end(OP_MAP, &h->terms, -1, error);
 		if (!error)
 			use_new(slot, step, h->terms.nr_pages > MANY_PAGES);
 		return true;
@@ -419,7 +417,7 @@ static void map_wrong(const struct held *h, const struct step *step)
 
 	if (i == 3 && h->terms.access == O_RDWR)
 		return;
-	op_begin(OP_MAP, (int)h->terms.index, -1, 0, 1);
+	op_begin(OP_MAP, &h->terms, -1, 0, 1);
 	at = i == 3 ? mmap(NULL, size, PROT_WRITE, MAP_SHARED, h->fd, 0) :
 		      mmap(NULL, size, wrongs[i].prot, wrongs[i].flags, h->fd,
 			   wrongs[i].beyond ? (off_t)PAGE_SIZE : 0);
@@ -427,7 +425,7 @@ static void map_wrong(const struct held *h, const struct step *step)
 		fail((int)h->terms.index, -1, "a wrong mmap: expected %s, saw %s",
 		     errno_name(want),
 		     at == MAP_FAILED ? errno_name(errno) : "success");
-	op_end(OP_MAP, (int)h->terms.index, -1, want);
+	op_end(OP_MAP, &h->terms, -1, want);
 }
 
 static void act_map(const struct step *step)
@@ -455,7 +453,7 @@ static void act_prefault(const struct step *step)
 
 	if (!h)
 		return;
-	op_begin(OP_PREFAULT, (int)h->terms.index, -1, 0, 0);
+	op_begin(OP_PREFAULT, &h->terms, -1, 0, 0);
 	before = moment(&h->terms);
 	error = errno_of(barlease_prefault(h->fd));
 	after = moment(&h->terms);
@@ -475,7 +473,7 @@ static void act_prefault(const struct step *step)
 		     errno_name(error), (unsigned long long)before.lease,
 		     (unsigned long long)after.lease, (unsigned long long)before.device,
 		     (unsigned long long)after.device);
-	op_end(OP_PREFAULT, (int)h->terms.index, -1, error);
+	op_end(OP_PREFAULT, &h->terms, -1, error);
 	held_leave(h);
 }
 
@@ -508,11 +506,10 @@ __attribute__((noreturn)) static void be_a_child(struct view *views, int nr,
 		inherit(view);
 		if (!view->nr_parts)
 			continue;
-		op_begin(op, (int)view->terms.index, -1, (uint64_t)(view->slot - slots),
-			 2);
+		op_begin(op, &view->terms, -1, (uint64_t)(view->slot - slots), 2);
 		touch_one(view, step->r[1], store);
 		touch_some(view, step->r[2], store);
-		op_end(op, (int)view->terms.index, -1, 0);
+		op_end(op, &view->terms, -1, 0);
 	}
 	_exit(0);
 }
@@ -520,7 +517,8 @@ __attribute__((noreturn)) static void be_a_child(struct view *views, int nr,
 static void act_fork(const struct step *step)
 {
 	struct view views[NR_SLOTS];
-	int nr = 0, index, status;
+	const struct terms *terms;
+	int nr = 0, status;
 	pid_t pid;
 
 	for (int i = 0; i < NR_SLOTS; i++) {
@@ -531,16 +529,17 @@ static void act_fork(const struct step *step)
 	}
 	if (!nr)
 		return;
-	index = (int)views[step->r[2] % (uint64_t)nr].terms.index;
-	op_begin(OP_FORK, index, -1, 0, 0);
+	terms = &views[step->r[2] % (uint64_t)nr].terms;
+	op_begin(OP_FORK, terms, -1, 0, 0);
 	pid = fork();
 	if (!pid)
 		be_a_child(views, nr, step);
-	op_end(OP_FORK, index, -1, 0);
+	op_end(OP_FORK, terms, -1, 0);
 	if (pid < 0)
 		fail(-1, -1, "fork: expected success, saw %s", errno_name(errno));
 	if (waitpid(pid, &status, 0) != pid || status)
-		fail(index, -1, "a child: expected it to return, saw status %#x",
+		fail((int)terms->index, -1,
+		     "a child: expected it to return, saw status %#x",
 		     (unsigned int)status);
 }
 
@@ -558,12 +557,12 @@ static void act_pass(const struct step *step)
 		held_leave(h);
 		return;
 	}
-	op_begin(OP_PASS, (int)h->terms.index, -1, 0, 0);
+	op_begin(OP_PASS, &h->terms, -1, 0, 0);
 	error = parcel_send(boxes->in[step->r[1] % NR_LESSEES], h->fd, &h->terms);
 	if (error && error != EAGAIN)
 		fail((int)h->terms.index, -1, "sendmsg: expected success, saw %s",
 		     errno_name(error));
-	op_end(OP_PASS, (int)h->terms.index, -1, error);
+	op_end(OP_PASS, &h->terms, -1, error);
 	held_leave(h);
 }
 
@@ -587,10 +586,9 @@ static void bury_slot(struct slot *slot)
 		return;
 	dead = is_dead(&view.terms);
 	if (dead) {
-		op_begin(OP_LOAD, (int)view.terms.index, -1, (uint64_t)(slot - slots),
-			 3);
+		op_begin(OP_LOAD, &view.terms, -1, (uint64_t)(slot - slots), 3);
 		touch_all(&view);
-		op_end(OP_LOAD, (int)view.terms.index, -1, 0);
+		op_end(OP_LOAD, &view.terms, -1, 0);
 	}
 	slot_leave(slot);
 	if (dead)

@@ -125,14 +125,14 @@ static void compare(struct owned *owned, struct owned *decoy,
 	if (!undisturbed(device, zaps))
 		return;
 	owned_revoke(decoy, device);
-	op_begin(OP_QUIET, QUIET_LEASE, -1, before, 0);
+	op_begin(OP_QUIET, &owned->terms, -1, before, 0);
 	(void)await_sweeps(owned, 1 + step->r[1] % 16);
 	after = count_faults(owned, device);
 	if (undisturbed(device, zaps) && after != before)
 		fail(QUIET_LEASE, (int)device->number,
 		     "a lease that nobody did anything to: expected no fault, saw %llu",
 		     (unsigned long long)(after - before));
-	op_end(OP_QUIET, QUIET_LEASE, -1, undisturbed(device, zaps) ? 0 : EAGAIN);
+	op_end(OP_QUIET, &owned->terms, -1, undisturbed(device, zaps) ? 0 : EAGAIN);
 }
 
 /* One comparison; false: that was the lease's last. */

@@ -131,13 +131,14 @@ static void print_present(void)
 	char name[ACTOR_NAME];
 
 	for (unsigned int i = 0; i < NR_ACTORS; i++) {
-		uint32_t op = world->actors[i].op, doing = world->actors[i].doing;
+		uint64_t doing = world->actors[i].doing;
+		uint32_t op = world->actors[i].op;
 
 		if (!op)
 			continue;
 		printf("  %-28s %s", actor_name(i, name), op_name((enum op)(op - 1)));
 		if (doing)
-			printf(" of lease %u", (doing & 0xff) - 1);
+			printf(" of lease %d", doing_lease(doing));
 		printf("\n");
 	}
 }

@@ -150,27 +150,36 @@ static void log_op(_Atomic uint32_t *next, struct log_entry *log,
 	*at = entry;
 }
 
-static void log_both(int lease, int device, struct log_entry entry)
+static void log_both(const struct terms *terms, int device, struct log_entry entry)
 {
-	if (lease >= 0)
-		log_op(&world->leases[lease].log_next, world->leases[lease].log, entry);
-	else if (device >= 0)
+	if (terms) {
+		struct lease_model *lease = &world->leases[terms->index];
+
+		log_op(&lease->log_next, lease->log, entry);
+	} else if (device >= 0) {
 		log_op(&world->devices[device].log_next, world->devices[device].log,
 		       entry);
+	}
+}
+
+/* Of a lease, which is one export of its number: not 0. */
+static uint32_t key_of(const struct terms *terms)
+{
+	return (uint32_t)terms->id.export << 8 | (terms->index + 1);
 }
 
 /*
  * Two operations on one lease overlap: the later one finds the earlier one
  * here, and leaves word of it.
  */
-static bool meet(int lease)
+static bool meet(uint32_t key)
 {
 	bool met = false;
 
 	for (unsigned int i = 0; i < NR_ACTORS; i++) {
-		uint32_t doing = world->actors[i].doing;
+		uint64_t doing = world->actors[i].doing;
 
-		if (i != me && (doing & 0xff) == (uint32_t)lease + 1) {
+		if (i != me && (uint32_t)doing == key) {
 			world->actors[i].met = doing;
 			met = true;
 		}
@@ -178,12 +187,16 @@ static bool meet(int lease)
 	return met;
 }
 
-static bool has_life(uint64_t word)
+static bool has_life(const struct terms *terms)
 {
-	return lease_state(word) == LEASE_LIVE || lease_state(word) == LEASE_REVOKING;
+	uint64_t word = world->leases[terms->index].word;
+
+	return word == lease_word(terms->id.export, LEASE_LIVE) ||
+	       word == lease_word(terms->id.export, LEASE_REVOKING);
 }
 
-void op_begin(enum op op, int lease, int device, uint64_t detail, uint64_t more)
+void op_begin(enum op op, const struct terms *terms, int device, uint64_t detail,
+	      uint64_t more)
 {
 	struct actor_state *actor = &world->actors[me];
 
@@ -191,18 +204,18 @@ void op_begin(enum op op, int lease, int device, uint64_t detail, uint64_t more)
 	actor->op = op + 1;
 	actor->began_us = now_us();
 	/* Calls on a lease that is dead overlap all the time, and race with nothing. */
-	if (lease >= 0 && has_life(world->leases[lease].word)) {
-		uint32_t doing = (uint32_t)actor->steps << 8 | (uint32_t)(lease + 1);
+	if (terms && has_life(terms)) {
+		uint64_t doing = actor->steps << 32 | key_of(terms);
 
 		actor->doing = doing;
-		if (meet(lease))
+		if (meet((uint32_t)doing))
 			actor->met = doing;
 	}
-	log_both(lease, device,
+	log_both(terms, device,
 		 (struct log_entry){ .op = op, .detail = { detail, more } });
 }
 
-void op_end(enum op op, int lease, int device, int outcome)
+void op_end(enum op op, const struct terms *terms, int device, int outcome)
 {
 	struct actor_state *actor = &world->actors[me];
 	uint64_t took = now_us() - actor->began_us;
@@ -216,17 +229,16 @@ void op_end(enum op op, int lease, int device, int outcome)
 	actor->doing = 0;
 	actor->op = 0;
 	world->outcomes[op][outcome]++;
-	log_both(lease, device,
+	log_both(terms, device,
 		 (struct log_entry){ .op = op, .end = true, .outcome = outcome });
 }
 
-unsigned int count_rivals(int lease)
+unsigned int count_rivals(const struct terms *terms)
 {
 	unsigned int count = 0;
 
 	for (unsigned int i = 0; i < NR_ACTORS; i++)
-		count += i != me &&
-			 (world->actors[i].doing & 0xff) == (uint32_t)lease + 1;
+		count += i != me && (uint32_t)world->actors[i].doing == key_of(terms);
 	return count;
 }
 

@@ -166,8 +166,8 @@ struct device_model {
 };
 
 struct actor_state {
-	_Atomic uint32_t doing; /* count << 8 | lease + 1; 0: nothing on a lease */
-	_Atomic uint32_t met;   /* the doing that another one overlapped */
+	_Atomic uint64_t doing; /* count << 32 | key of the lease; 0: nothing on one */
+	_Atomic uint64_t met;   /* the doing that another one overlapped */
 	_Atomic uint32_t op;    /* op + 1 */
 	uint64_t began_us;
 	_Atomic uint64_t steps; /* shows that it gets on */
@@ -241,12 +241,21 @@ static inline bool one_in(uint64_t r, unsigned int n)
 	return (r >> 20) % n == 0;
 }
 
-/* Bracket what is done; the lease's or device's log gets both ends. */
-void op_begin(enum op op, int lease, int device, uint64_t detail, uint64_t more);
+/*
+ * Bracket what is done; the lease's or device's log gets both ends. Without a lease
+ * terms is NULL, without a device it is -1.
+ */
+void op_begin(enum op op, const struct terms *terms, int device, uint64_t detail,
+	      uint64_t more);
 /* outcome is 0 or an errno. */
-void op_end(enum op op, int lease, int device, int outcome);
+void op_end(enum op op, const struct terms *terms, int device, int outcome);
 /* How many others are doing something with a lease just now. */
-unsigned int count_rivals(int lease);
+unsigned int count_rivals(const struct terms *terms);
+/* Of what an actor is doing: the lease's number; -1: none. */
+static inline int doing_lease(uint64_t doing)
+{
+	return (int)(doing & 0xff) - 1;
+}
 /* Whoever was killed does nothing any more. */
 void actor_gone(unsigned int actor);
 
