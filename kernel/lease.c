@@ -70,8 +70,8 @@ static int window_take(struct barlease_lease *lease)
 
 /*
  * Who gives back can't be told that there is no memory for it. mtree_erase()
- * would leave the window taken then; and later trees may not let __GFP_NOFAIL
- * through to where they allocate.
+ * would leave the window taken then; and whether __GFP_NOFAIL gets through to
+ * where a tree allocates is the tree's affair.
  */
 static void window_give_back(struct barlease_lease *lease)
 {

@@ -370,17 +370,22 @@ TEST(bounds_memory,
 	FAIL("expected less than %d times as long, saw more, %d times", RATIO, TRIES);
 }
 
-/* Map one page so many times, in one block of addresses, and touch each. */
-static char *map_often(int fd, unsigned int count)
+/* Map one page so many times, in one block of addresses, so far apart; touch each. */
+static char *map_apart(int fd, unsigned int count, uint64_t distance)
 {
-	char *block = CHECK_MAP(mmap(NULL, count * PAGE_SIZE, PROT_NONE,
-				     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+	char *block =
+		CHECK_MAP(mmap(NULL, count * distance, PROT_NONE,
+			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
 
 	for (unsigned int i = 0; i < count; i++)
-		CHECK_STORES(
-			CHECK_MAP(mmap(block + i * PAGE_SIZE, PAGE_SIZE, READ_WRITE,
-				       MAP_SHARED | MAP_FIXED, fd, 0)));
+		CHECK_STORES(CHECK_MAP(mmap(block + i * distance, PAGE_SIZE, READ_WRITE,
+					    MAP_SHARED | MAP_FIXED, fd, 0)));
 	return block;
+}
+
+static char *map_often(int fd, unsigned int count)
+{
+	return map_apart(fd, count, PAGE_SIZE);
 }
 
 static struct longest measure_mappings(unsigned int count)
@@ -516,18 +521,26 @@ TEST(bounds_forks,
 	CHECK(wait < pause * TIMES);
 }
 
-static void map_in_group(int sock, void *arg)
+static void map_in_group(int sock, void *fd)
 {
 	enter_group();
-	map_often(*(int *)arg, many());
+	map_often(*(int *)fd, many());
 	say(sock, 0);
 	hear(sock);
 }
 
-TEST(bounds_accounted, "what a lessee's mappings take is charged to its cgroup",
-     .timeout = 600)
+/* Each in a page table of its own. */
+static void map_apart_in_group(int sock, void *fd)
 {
-	enum { VMA = 128 }; /* bytes, at the very least */
+	enter_group();
+	map_apart(*(int *)fd, few(), MIB(2));
+	say(sock, 0);
+	hear(sock);
+}
+
+/* What that takes is charged: so many bytes at the least, and nearly all that is. */
+static void account(void (*map)(int sock, void *fd), const char *what, uint64_t least)
+{
 	struct barlease_device dev = open_device(RAM_DEVICE);
 	int fd = lease(&dev, RAM_BAR, 0, PAGE_SIZE);
 	uint64_t free_before, free_after, charged;
@@ -535,17 +548,28 @@ TEST(bounds_accounted, "what a lessee's mappings take is charged to its cgroup",
 
 	make_group();
 	free_before = amount("/proc/meminfo", "MemAvailable:") * 1024;
-	kid = kid_start(map_in_group, &fd);
+	kid = kid_start(map, &fd);
 	hear(kid.sock);
 	charged = amount(GROUP "/memory.stat", "\nkernel ");
 	free_after = amount("/proc/meminfo", "MemAvailable:") * 1024;
-	note("%u mappings: %llu KiB charged, %lld KiB less available", many(),
+	note("%s: %llu KiB charged, %lld KiB less available", what,
 	     (unsigned long long)charged / 1024,
 	     (long long)(free_before - free_after) / 1024);
 	say(kid.sock, 0);
 	kid_join(&kid);
 	CHECK_OK(rmdir(GROUP));
-	CHECK(charged >= (uint64_t)many() * VMA);
+	barlease_device_close(&dev);
+	CHECK(charged >= least);
 	/* The rest is the process itself and what else the system did. */
 	CHECK(free_before < free_after + charged + MIB(16));
+}
+
+TEST(bounds_accounted, "what a lessee's mappings take is charged to its cgroup",
+     .timeout = 600)
+{
+	enum { VMA = 128 }; /* bytes, at the very least */
+
+	note("%u mappings; %u with a page table each", many(), few());
+	account(map_in_group, "mappings", (uint64_t)many() * VMA);
+	account(map_apart_in_group, "page tables", few() * (PAGE_SIZE + VMA));
 }

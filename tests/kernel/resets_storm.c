@@ -223,13 +223,20 @@ static void read_registers(const struct storm *storm)
 	CHECK_OK(munmap(at, PAGE_SIZE));
 }
 
-/* How often each method was taken from sysfs, such as "flr" and "bus". */
+/*
+ * How often each method was taken, such as "flr" and "bus". VFIO has the first that
+ * sysfs lists.
+ */
 static void note_methods(const struct storm *storms)
 {
-	for (const struct storm *storm = storms; storm < storms + FUNCTIONS; storm++)
+	for (const struct storm *storm = storms; storm < storms + FUNCTIONS; storm++) {
+		if (storm->nr_methods)
+			note("%s: %u by VFIO, method %s", storm->dev.bdf,
+			     storm->done[BY_VFIO], storm->methods[0]);
 		for (unsigned int i = 0; i < storm->nr_methods; i++)
 			note("%s: %u by sysfs, method %s", storm->dev.bdf,
 			     storm->done[BY_SYSFS + i], storm->methods[i]);
+	}
 }
 
 TEST(resets_storm, "all kinds of resets of all devices at once show no lessee a SIGBUS",
