@@ -336,12 +336,15 @@ void owned_revoke(struct owned *owned, struct lessor_device *device)
 		owned_watch(owned, device);
 }
 
-/* Wait until some are busy with it, and a little longer. */
+/*
+ * Wait until some are busy with it, and a little longer. Under a slow kernel that takes
+ * more than its share: what they do to get there is slow as well.
+ */
 static void await_rivals(const struct owned *owned, uint64_t r)
 {
-	unsigned int wanted = r % 4;
+	unsigned int wanted = r % 4, tries = 40 * world->slowness * world->slowness;
 
-	for (int i = 0; i < 40 && count_rivals(&owned->terms) < wanted; i++)
+	for (unsigned int i = 0; i < tries && count_rivals(&owned->terms) < wanted; i++)
 		pause_us(100);
 	spin((r >> 8) % 30000);
 }

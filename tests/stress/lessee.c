@@ -57,8 +57,8 @@ static struct held *pick_held(const struct step *step)
 	for (uint64_t i = 0; i < NR_HELD; i++) {
 		struct held *h = held_enter(step->r[0] + i);
 
-		if (h &&
-		    (aimed >= 0 ? (int)h->terms.index == aimed : !is_dead(&h->terms)))
+		if (h && !is_dead(&h->terms) &&
+		    (aimed < 0 || (int)h->terms.index == aimed))
 			return h;
 		if (h)
 			held_leave(h);
@@ -66,7 +66,10 @@ static struct held *pick_held(const struct step *step)
 	return one_in(step->r[2], 16) ? held_enter(step->r[0]) : NULL;
 }
 
-/* The slot itself may be read without its lock, where a wrong guess is harmless. */
+/*
+ * Likewise; what is dead is buried. The slot itself may be read without its lock, where
+ * a wrong guess is harmless.
+ */
 static struct slot *pick_slot(const struct step *step)
 {
 	int aimed = aim(step);
@@ -75,7 +78,7 @@ static struct slot *pick_slot(const struct step *step)
 	for (uint64_t i = 0; i < NR_SLOTS; i++) {
 		struct slot *slot = &slots[(start + i) % NR_SLOTS];
 
-		if (slot->view.nr_parts &&
+		if (slot->view.nr_parts && !is_dead(&slot->view.terms) &&
 		    (aimed < 0 || slot->view.terms.index == (uint32_t)aimed))
 			return slot;
 	}

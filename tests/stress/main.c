@@ -338,7 +338,8 @@ static void run_phase(uint32_t phase, double seconds)
 			uint64_t r = draw(&random);
 
 			kill_lessee(r % NR_LESSEES);
-			next_kill = now() + (double)(100 + (r >> 20) % 1500) / 1000;
+			next_kill = now() + (double)(100 + (r >> 20) % 1500) / 1000 *
+						    world->slowness;
 		}
 		if (now() > next_line) {
 			printf("  %3.0f s: %" PRIu64 " operations, %u %% overlapping\n",
