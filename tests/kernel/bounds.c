@@ -521,45 +521,47 @@ TEST(bounds_forks,
 	CHECK(wait < pause * TIMES);
 }
 
-static void map_in_group(int sock, void *fd)
+struct mappings {
+	int fd;
+	unsigned int count;
+	uint64_t distance;
+};
+
+static void map_in_group(int sock, void *arg)
 {
+	const struct mappings *mappings = arg;
+
 	enter_group();
-	map_often(*(int *)fd, many());
+	map_apart(mappings->fd, mappings->count, mappings->distance);
 	say(sock, 0);
 	hear(sock);
 }
 
-/* Each in a page table of its own. */
-static void map_apart_in_group(int sock, void *fd)
-{
-	enter_group();
-	map_apart(*(int *)fd, few(), MIB(2));
-	say(sock, 0);
-	hear(sock);
-}
-
-/* What that takes is charged: so many bytes at the least, and nearly all that is. */
-static void account(void (*map)(int sock, void *fd), const char *what, uint64_t least)
+/* What they take is charged: so many bytes each at the least, and nearly all that is.
+ */
+static void account(unsigned int count, uint64_t distance, uint64_t least)
 {
 	struct barlease_device dev = open_device(RAM_DEVICE);
-	int fd = lease(&dev, RAM_BAR, 0, PAGE_SIZE);
+	struct mappings mappings = { lease(&dev, RAM_BAR, 0, PAGE_SIZE), count,
+				     distance };
 	uint64_t free_before, free_after, charged;
 	struct kid kid;
 
 	make_group();
 	free_before = amount("/proc/meminfo", "MemAvailable:") * 1024;
-	kid = kid_start(map, &fd);
+	kid = kid_start(map_in_group, &mappings);
 	hear(kid.sock);
 	charged = amount(GROUP "/memory.stat", "\nkernel ");
 	free_after = amount("/proc/meminfo", "MemAvailable:") * 1024;
-	note("%s: %llu KiB charged, %lld KiB less available", what,
+	note("%u mappings, %llu KiB apart: %llu KiB charged, %lld KiB less available",
+	     count, (unsigned long long)distance / 1024,
 	     (unsigned long long)charged / 1024,
 	     (long long)(free_before - free_after) / 1024);
 	say(kid.sock, 0);
 	kid_join(&kid);
 	CHECK_OK(rmdir(GROUP));
 	barlease_device_close(&dev);
-	CHECK(charged >= least);
+	CHECK(charged >= count * least);
 	/* The rest is the process itself and what else the system did. */
 	CHECK(free_before < free_after + charged + MIB(16));
 }
@@ -569,7 +571,7 @@ TEST(bounds_accounted, "what a lessee's mappings take is charged to its cgroup",
 {
 	enum { VMA = 128 }; /* bytes, at the very least */
 
-	note("%u mappings; %u with a page table each", many(), few());
-	account(map_in_group, "mappings", (uint64_t)many() * VMA);
-	account(map_apart_in_group, "page tables", few() * (PAGE_SIZE + VMA));
+	account(many(), PAGE_SIZE, VMA);
+	/* Each in a page table of its own. */
+	account(few(), MIB(2), PAGE_SIZE + VMA);
 }
