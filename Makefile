@@ -7,6 +7,8 @@ KERNEL ?= 6.12
 BUILD ?= build
 CACHE := $(or $(BARLEASE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/barlease)
 PREFIX ?= /usr/local
+# Debian's own. Without dpkg-dev meson does not know it, and takes lib64, where neither the loader nor pkg-config looks.
+LIBDIR ?= $(addprefix lib/,$(shell cc -print-multiarch 2>/dev/null))
 # Meson would take it as relative to the build directory.
 override DESTDIR := $(and $(DESTDIR),$(abspath $(DESTDIR)))
 export KERNEL BUILD DESTDIR
@@ -87,7 +89,7 @@ deps:  ## install what building, the demo, the tests, the model and the lint nee
 # So that the loader finds the library, or no longer looks for it; only root can tell it, and of the system's own directories.
 ldconfig = @[ -n "$(DESTDIR)" ] || [ "$$(id -u)" != 0 ] || PATH=$$PATH:/usr/sbin:/sbin ldconfig
 
-install: user  ## install the library: DESTDIR, PREFIX (/usr/local), LIBDIR (as meson has it below PREFIX)
+install: user  ## install the library: DESTDIR, PREFIX (/usr/local), LIBDIR (below PREFIX; lib/ and the multiarch name, if any)
 	meson configure $(BUILD) -Dprefix=$(PREFIX) $(if $(LIBDIR),-Dlibdir=$(LIBDIR))
 	meson install -C $(BUILD) --destdir "$(DESTDIR)"
 	$(ldconfig)
