@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include <limits.h>
 #include <linux/pci_regs.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -519,15 +520,30 @@ static void export_for_long(int sock, void *device)
 	FAIL("expected to be killed, saw the export return: %s", errno_name(errno));
 }
 
+/* The time of a CPU that it has taken, in ms. */
+static long cpu_time(pid_t pid)
+{
+	struct timespec used;
+	clockid_t clock;
+
+	CHECK(!clock_getcpuclockid(pid, &clock));
+	CHECK_OK(clock_gettime(clock, &used));
+	return used.tv_sec * 1000 + used.tv_nsec / 1000000;
+}
+
 TEST(export_eintr, "a fatal signal ends an export before all its ranges are read")
 {
 	struct barlease_device dev = open_device(RAM_DEVICE);
 	struct kid kid = kid_start(export_for_long, &dev.device_fd);
 	time_t start;
+	long before;
 	int status;
 
 	hear(kid.sock);
-	usleep(300000);
+	/* What it takes from here on, it takes for the export. */
+	before = cpu_time(kid.pid);
+	while (cpu_time(kid.pid) < before + 100)
+		sched_yield();
 	start = time(NULL);
 	CHECK_OK(kill(kid.pid, SIGKILL));
 	CHECK_OK(waitpid(kid.pid, &status, 0));
