@@ -61,7 +61,7 @@ static int protection(uint32_t flags)
 	return PROT_READ | (flags & BARLEASE_MAP_READONLY ? 0 : PROT_WRITE);
 }
 
-static int map_pages(struct barlease_map *map, uint64_t va_hint)
+static int place_pages(struct barlease_map *map, uint64_t va_hint)
 {
 	void *addr = barlease_place(map->fd, map->offset, map->length,
 				    protection(map->flags), va_hint);
@@ -73,8 +73,22 @@ static int map_pages(struct barlease_map *map, uint64_t va_hint)
 		return -1;
 	}
 	map->addr = addr;
-	if (map->flags & BARLEASE_MAP_DONTFORK &&
-	    madvise(map->addr, map->span, MADV_DONTFORK))
+	return map->flags & BARLEASE_MAP_DONTFORK ?
+		       madvise(map->addr, map->span, MADV_DONTFORK) :
+		       0;
+}
+
+static int map_pages(struct barlease_map *map, uint64_t va_hint)
+{
+	bool hold = map->flags & BARLEASE_MAP_DONTFORK;
+	int ret;
+
+	if (hold)
+		barlease_forks_hold();
+	ret = place_pages(map, va_hint);
+	if (hold)
+		barlease_forks_let_go();
+	if (ret)
 		return -1;
 	if (map->flags & BARLEASE_MAP_PREFAULT)
 		return barlease_prefault(map->fd);

@@ -86,6 +86,18 @@ static struct survivor *free_slots;
 static struct block *last_block; /* NULL: nothing was prepared yet */
 static int atfork_error;
 
+/*
+ * A lease that a restore has mapped and not yet moved to its place. A child that is
+ * forked meanwhile has no use for it and, as nobody there knows of it, no end.
+ */
+struct fresh {
+	void *addr;
+	size_t length;
+	bool dontfork;
+	struct fresh *next, **link;
+};
+static struct fresh *all_fresh;
+
 struct cursor {
 	struct block *block;
 	int slot;
@@ -316,6 +328,19 @@ static void after_fork_child(void)
 
 	while ((s = next_slot(&at)))
 		atomic_fetch_and(&s->use, USED);
+	for (; all_fresh; all_fresh = all_fresh->next)
+		if (!all_fresh->dontfork)
+			munmap(all_fresh->addr, all_fresh->length);
+	pthread_mutex_unlock(&lock);
+}
+
+void barlease_forks_hold(void)
+{
+	pthread_mutex_lock(&lock);
+}
+
+void barlease_forks_let_go(void)
+{
 	pthread_mutex_unlock(&lock);
 }
 
@@ -421,27 +446,49 @@ bool barlease_survivor_live(const struct survivor *s, uint32_t *moment)
 	return (*moment & PHASE) == LIVE;
 }
 
-/*
- * The lease, mapped elsewhere and seen to be there; NULL with errno set. Pages that
- * are huge there must be so where they are moved to, too.
- */
-static void *map_anew(struct survivor *s, int lease_fd, uint64_t offset)
+static void unmap_keeping_errno(void *addr, size_t length)
 {
-	size_t length = atomic_load(&s->length);
-	void *fresh = barlease_place(lease_fd, offset, length, s->prot,
-				     atomic_load(&s->start) - offset);
-	int saved;
+	int saved = errno;
 
-	if (fresh == MAP_FAILED)
-		return NULL;
-	/* A file that is no DMABUF has nothing to say to that. */
-	if ((barlease_prefault(lease_fd) == 0 || errno == ENOTTY) &&
-	    (!s->dontfork || madvise(fresh, length, MADV_DONTFORK) == 0))
-		return fresh;
-	saved = errno;
-	munmap(fresh, length);
+	munmap(addr, length);
 	errno = saved;
-	return NULL;
+}
+
+/* Map the lease elsewhere. Returns 0, or -1 with errno set. */
+static int map_anew(struct survivor *s, int lease_fd, uint64_t offset,
+		    struct fresh *fresh)
+{
+	/* Pages that are huge there must be so where they are moved to, too. */
+	uint64_t va_hint = atomic_load(&s->start) - offset;
+
+	fresh->length = atomic_load(&s->length);
+	fresh->dontfork = s->dontfork;
+	fresh->addr = barlease_place(lease_fd, offset, fresh->length, s->prot, va_hint);
+	if (fresh->addr == MAP_FAILED)
+		return -1;
+	if (s->dontfork && madvise(fresh->addr, fresh->length, MADV_DONTFORK)) {
+		unmap_keeping_errno(fresh->addr, fresh->length);
+		return -1;
+	}
+	fresh->link = &all_fresh;
+	fresh->next = all_fresh;
+	if (fresh->next)
+		fresh->next->link = &fresh->next;
+	all_fresh = fresh;
+	return 0;
+}
+
+static void forget(struct fresh *fresh)
+{
+	*fresh->link = fresh->next;
+	if (fresh->next)
+		fresh->next->link = fresh->link;
+}
+
+/* See that it is there. A file that is no DMABUF has nothing to say to that. */
+static bool is_there(int lease_fd)
+{
+	return barlease_prefault(lease_fd) == 0 || errno == ENOTTY;
 }
 
 /*
@@ -486,15 +533,25 @@ static int move_back(struct survivor *s, void *fresh)
 /* One attempt; returns as move_back(). */
 static int try_restore(struct survivor *s, int lease_fd, uint64_t offset)
 {
-	void *fresh = map_anew(s, lease_fd, offset);
+	struct fresh fresh;
+	bool there;
 	int ret;
 
-	if (!fresh)
-		return -1;
 	pthread_mutex_lock(&lock);
-	ret = move_back(s, fresh);
+	ret = map_anew(s, lease_fd, offset, &fresh);
 	pthread_mutex_unlock(&lock);
-	return ret;
+	if (ret)
+		return -1;
+	/* Forks need not wait for the fences of others. */
+	there = is_there(lease_fd);
+	pthread_mutex_lock(&lock);
+	forget(&fresh);
+	if (there)
+		ret = move_back(s, fresh.addr);
+	else
+		unmap_keeping_errno(fresh.addr, fresh.length);
+	pthread_mutex_unlock(&lock);
+	return there ? ret : -1;
 }
 
 int barlease_survivor_restore(struct survivor *s, int lease_fd, uint64_t offset)

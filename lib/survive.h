@@ -41,6 +41,13 @@ bool barlease_survivor_live(const struct survivor *s, uint32_t *moment);
 int barlease_survivor_restore(struct survivor *s, int lease_fd, uint64_t offset);
 
 /*
+ * Between these no fork() of the process begins: for who makes a mapping and only
+ * then can tell that a child is not to have it. By one thread, not twice.
+ */
+void barlease_forks_hold(void);
+void barlease_forks_let_go(void);
+
+/*
  * In a signal handler, where an access to addr was a SIGBUS: see to it that the
  * access can be done again. false: it is no survivor's, or there is no way.
  */
