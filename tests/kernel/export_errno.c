@@ -542,8 +542,10 @@ TEST(export_eintr, "a fatal signal ends an export before all its ranges are read
 	hear(kid.sock);
 	/* What it takes from here on, it takes for the export. */
 	before = cpu_time(kid.pid);
-	while (cpu_time(kid.pid) < before + 100)
+	while (cpu_time(kid.pid) < before + 100) {
+		CHECK_EQ(waitpid(kid.pid, &status, WNOHANG), 0);
 		sched_yield();
+	}
 	start = time(NULL);
 	CHECK_OK(kill(kid.pid, SIGKILL));
 	CHECK_OK(waitpid(kid.pid, &status, 0));

@@ -102,27 +102,55 @@ static unsigned int fill_windows(int *leases, unsigned int most)
 	return count;
 }
 
+enum { MOST_WINDOWS = 32 };
+static int windows[MOST_WINDOWS];
+static unsigned int nr_windows;
+
+/* Each time as many. */
+static void fill_all(void)
+{
+	unsigned int now = fill_windows(windows, MOST_WINDOWS);
+
+	CHECK(now > MOST_WINDOWS / 2);
+	CHECK(!nr_windows || now == nr_windows);
+	nr_windows = now;
+}
+
+static int close_all(void)
+{
+	for (unsigned int i = 0; i < nr_windows; i++)
+		close(windows[i]);
+	return 0;
+}
+
+static void see_none(void)
+{
+	CHECK_EQ(lease_rows(it.dev.bdf), 0);
+}
+
 TEST(failing_close, "a lease that ends without memory gives back its page offsets",
      .needs = FAULT_INJECTION)
 {
-	enum { MOST = 32 };
-	unsigned int first, failures;
-	int leases[MOST];
+	static const struct call call = { .name = "close",
+					  .prepare = fill_all,
+					  .make = close_all,
+					  .undo = see_none };
+	unsigned int failures;
 
 	it.dev = open_device(BIG_DEVICE);
-	first = fill_windows(leases, MOST);
-	CHECK(first > MOST / 2);
 	inject_below_driver(NULL);
+	fail_each(&call);
 	/* It has none to tell that it failed, so it must not, however often it tries.
 	 */
+	fill_all();
 	inject_all();
-	for (unsigned int i = 0; i < first; i++)
-		close(leases[i]);
+	close_all();
 	failures = injected_all();
 	CHECK(failures);
-	note("close: %u failures, 0 errors", failures);
-	CHECK_EQ(lease_rows(it.dev.bdf), 0);
-	CHECK_EQ(fill_windows(leases, MOST), first);
+	note("close, all at once: %u failures, 0 errors", failures);
+	see_none();
+	fill_all();
+	close_all();
 }
 
 static void export_page(void)

@@ -212,8 +212,7 @@ TEST(failing_reset, "resets that run out of memory fail or not, and are over",
 		{ .name = "reset",
 		  .prepare = lease_page,
 		  .make = reset_it,
-		  .undo = use_lease,
-		  .may_none = true },
+		  .undo = use_lease },
 		{ .name = "hot reset",
 		  .prepare = lease_page,
 		  .make = hot_reset_it,
@@ -221,8 +220,7 @@ TEST(failing_reset, "resets that run out of memory fail or not, and are over",
 		{ .name = "sysfs reset",
 		  .prepare = lease_page,
 		  .make = reset_by_sysfs,
-		  .undo = use_lease,
-		  .may_none = true },
+		  .undo = use_lease },
 	};
 
 	char path[96];
@@ -276,13 +274,11 @@ TEST(failing_unbind, "nothing that lacks memory holds up an unbind or a removal"
 		{ .name = "unbind",
 		  .prepare = leave_lease,
 		  .make = try_unbind,
-		  .undo = end_and_bind,
-		  .may_none = true },
+		  .undo = end_and_bind },
 		{ .name = "remove",
 		  .prepare = leave_lease,
 		  .make = remove_it,
-		  .undo = end_and_bind,
-		  .may_none = true },
+		  .undo = end_and_bind },
 	};
 
 	it.bdf = device_bdf(NVME_DEVICE);

@@ -33,8 +33,7 @@ struct call {
 	void (*prepare)(void);
 	int (*make)(void); /* -1 and errno, or another result */
 	void (*undo)(void);
-	int also;      /* an errno that is right besides */
-	bool may_none; /* it need not take any memory */
+	int also; /* an errno that is right besides */
 };
 
 /*
