@@ -74,7 +74,7 @@ int barlease_features(int device_fd, uint32_t *mask);
  *
  * E2BIG: more than BARLEASE_MAX_RANGES (65,536) ranges, before all else, also before
  * ENOTTY; EINVAL: no range, or one that is empty, unaligned or past the BAR's end; all
- * of them overflow; access is neither; EFAULT: ranges can't be read; ENODEV: no memory
+ * of them overflow; access is neither; ENODEV: no memory
  * BAR that VFIO itself would map; EPERM: a range meets a page of the MSI-X table or its
  * pending bits; EBUSY: another driver had claimed the BAR when the device was opened;
  * ENOSPC: too many ranges or bytes are leased of the device; EINTR: a fatal signal;
@@ -106,8 +106,11 @@ int barlease_get_info(int device_fd, int lease_fd, struct barlease_info *info);
 
 /*
  * Pass a lease over a connected Unix socket (stream or seqpacket), with what
- * the lessee needs to map it well. The caller keeps its fd. Threads: any, but at one
- * stream socket one at a time; so too for barlease_recv().
+ * the lessee needs to map it well. The caller keeps its fd. EINVAL: *info has what no
+ * lease has, or bytes that the library does not know; EPROTO: the socket took only a
+ * part; else what sendmsg() said: EPIPE, without SIGPIPE: the peer has closed; EAGAIN;
+ * EBADF: lease_fd is none. Threads: any, but at one stream socket one at a time; so too
+ * for barlease_recv().
  */
 int barlease_send(int sock, int lease_fd, const struct barlease_info *info);
 
@@ -116,7 +119,8 @@ int barlease_send(int sock, int lease_fd, const struct barlease_info *info);
  * the caller sets. EPROTO: the message was none of barlease_send()'s, was
  * truncated or carried no fd or more than one; all fds it carried are closed.
  * ECONNRESET: the peer has closed, or sent an empty packet. EMFILE: no fd is free
- * to take the lease's; the message is gone. The numbers in *info come from the peer.
+ * to take the lease's; the message is gone. Else what recvmsg() said: EAGAIN. A later
+ * library's peer may say more; that is left. The numbers in *info come from the peer.
  */
 int barlease_recv(int sock, struct barlease_info *info);
 

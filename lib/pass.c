@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -15,23 +16,26 @@
 #include "barlease_uapi.h"
 #include "sized.h"
 
-#define MAGIC 0x31534c42 /* "BLS1" */
+#define MAGIC 0x00455341454c5242 /* "BRLEASE" */
 
-/* Fixed and without holes, so that 32 and 64-bit programs understand each other. */
+/*
+ * The information as it is, which tells its size: a later library's may be longer, of
+ * which an earlier one leaves the rest. Without holes, so that 32 and 64-bit programs
+ * understand each other.
+ */
 struct message {
-	uint32_t magic;
-	uint32_t state;
-	uint64_t id;
-	uint64_t length;
-	uint64_t va_hint;
-	uint64_t faults;
-	uint32_t nr_ranges;
-	uint32_t nr_spans;
-	uint32_t memattr;
-	uint32_t access;
+	uint64_t magic;
+	struct barlease_info info;
 };
 
-_Static_assert(sizeof(struct message) == 56, "the message has a hole");
+_Static_assert(sizeof(struct message) == 64, "the message has a hole");
+
+static bool info_valid(const struct barlease_info *info)
+{
+	return info->state <= BARLEASE_STATE_REVOKED &&
+	       info->memattr <= BARLEASE_MEMATTR_WC &&
+	       (info->access == O_RDONLY || info->access == O_RDWR);
+}
 
 /*
  * Room for one fd, for what a socket option of the receiver's may add, and for a
@@ -45,7 +49,10 @@ union control {
 int barlease_send(int sock, int lease_fd, const struct barlease_info *info)
 {
 	union control control = { 0 };
-	struct message message;
+	struct message message = {
+		.magic = MAGIC,
+		.info = { .va_hint = BARLEASE_VA_HINT_UNKNOWN },
+	};
 	struct iovec iov = { &message, sizeof(message) };
 	struct msghdr msg = {
 		.msg_iov = &iov,
@@ -54,23 +61,15 @@ int barlease_send(int sock, int lease_fd, const struct barlease_info *info)
 		.msg_controllen = CMSG_SPACE(sizeof(int)),
 	};
 	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
-	struct barlease_info known = { .va_hint = BARLEASE_VA_HINT_UNKNOWN };
 	ssize_t sent;
 
-	if (barlease_sized_in(&known, sizeof(known), info))
+	if (barlease_sized_in(&message.info, sizeof(message.info), info))
 		return -1;
-	message = (struct message){
-		.magic = MAGIC,
-		.state = known.state,
-		.id = known.id,
-		.length = known.length,
-		.va_hint = known.va_hint,
-		.faults = known.faults,
-		.nr_ranges = known.nr_ranges,
-		.nr_spans = known.nr_spans,
-		.memattr = known.memattr,
-		.access = known.access,
-	};
+	message.info.size = sizeof(message.info);
+	if (!info_valid(&message.info)) {
+		errno = EINVAL;
+		return -1;
+	}
 	cmsg->cmsg_level = SOL_SOCKET;
 	cmsg->cmsg_type = SCM_RIGHTS;
 	cmsg->cmsg_len = CMSG_LEN(sizeof(int));
@@ -140,19 +139,24 @@ static bool is_out_of_fds(int sock)
 	return fd < 0;
 }
 
-static bool message_valid(const struct message *message)
+/* All that came, be it more than we know of. */
+struct received {
+	struct message known;
+	char more[BARLEASE_SIZE_MAX - sizeof(struct barlease_info)];
+};
+
+static bool message_valid(const struct message *message, size_t length)
 {
-	return message->magic == MAGIC && message->state <= BARLEASE_STATE_REVOKED &&
-	       message->memattr <= BARLEASE_MEMATTR_WC &&
-	       (message->access == O_RDONLY || message->access == O_RDWR);
+	return length >= sizeof(*message) && message->magic == MAGIC &&
+	       message->info.size == length - offsetof(struct message, info) &&
+	       barlease_size_valid(&message->info) && info_valid(&message->info);
 }
 
 int barlease_recv(int sock, struct barlease_info *info)
 {
 	union control control;
-	struct barlease_info known;
-	struct message message;
-	struct iovec iov = { &message, sizeof(message) };
+	struct received received;
+	struct iovec iov = { &received, sizeof(received) };
 	struct msghdr msg = {
 		.msg_iov = &iov,
 		.msg_iovlen = 1,
@@ -179,26 +183,17 @@ int barlease_recv(int sock, struct barlease_info *info)
 	}
 	if (fd < 0 && msg.msg_flags & MSG_CTRUNC && is_out_of_fds(sock))
 		return -1;
-	/* The sender's one sendmsg() comes whole, on a stream too. */
-	if (fd < 0 || got != sizeof(message) ||
-	    msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC) || !message_valid(&message)) {
+	/*
+	 * The sender's one sendmsg() comes whole, and alone: on a stream, too, a read
+	 * ends behind what has brought an fd.
+	 */
+	if (fd < 0 || msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC) ||
+	    !message_valid(&received.known, (size_t)got)) {
 		if (fd >= 0)
 			close(fd);
 		errno = EPROTO;
 		return -1;
 	}
-
-	known = (struct barlease_info){
-		.state = message.state,
-		.id = message.id,
-		.length = message.length,
-		.nr_ranges = message.nr_ranges,
-		.nr_spans = message.nr_spans,
-		.memattr = message.memattr,
-		.access = message.access,
-		.va_hint = message.va_hint,
-		.faults = message.faults,
-	};
-	barlease_sized_out(info, &known, sizeof(known));
+	barlease_sized_out(info, &received.known.info, sizeof(received.known.info));
 	return fd;
 }

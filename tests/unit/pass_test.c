@@ -88,6 +88,9 @@ static int teardown(void **state)
  * A peer that makes up its own messages
  */
 
+/* Where the information is, behind the magic. */
+#define INFO_AT 8
+
 struct raw {
 	char bytes[256];
 	size_t length;
@@ -251,6 +254,22 @@ static void a_caller_of_a_later_release_sees_zeroes(void **state)
 	assert_int_equal(later.info.size, sizeof(later));
 	assert_int_equal(later.info.faults, sample.faults);
 	assert_memory_equal(later.more, zeroes, sizeof(zeroes));
+}
+
+/* What it says besides is for those who know it. */
+static void a_sender_of_a_later_release_is_understood(void **state)
+{
+	struct fixture *f = *state;
+	struct raw raw = raw_message(&sample);
+
+	for (uint32_t size = sizeof(sample) + 8; INFO_AT + size <= sizeof(raw.bytes);
+	     size += 8) {
+		memcpy(raw.bytes + INFO_AT, &size, sizeof(size));
+		memset(raw.bytes + INFO_AT + sizeof(sample), 0xee,
+		       size - sizeof(sample));
+		send_raw(f, raw.bytes, INFO_AT + size, 1);
+		check_sample_arrives(f);
+	}
 }
 
 static void a_caller_of_an_earlier_release_gets_what_it_knows(void **state)
@@ -451,15 +470,29 @@ static void a_packet_that_is_too_long_is_eproto(void **state)
 	}
 }
 
-/* On a stream it ends what can be said: what is left over has no fd. */
-static void what_follows_in_a_stream_is_eproto(void **state)
+static void what_has_no_fd_in_a_stream_is_eproto(void **state)
 {
 	struct fixture *f = *state;
 	struct raw raw = raw_message(&sample);
 
-	send_raw(f, raw.bytes, raw.length + 8, 1);
+	send_raw(f, raw.bytes, raw.length, 1);
+	send_raw(f, raw.bytes, raw.length, 0);
 	check_sample_arrives(f);
 	check_refused(f, EPROTO);
+}
+
+static void a_size_that_is_not_the_messages_is_eproto(void **state)
+{
+	struct fixture *f = *state;
+	struct raw raw = raw_message(&sample);
+
+	for (uint32_t size = 0; size < 2 * raw.length; size++) {
+		if (size == sizeof(sample))
+			continue;
+		memcpy(raw.bytes + INFO_AT, &size, sizeof(size));
+		send_raw(f, raw.bytes, raw.length, 1);
+		check_refused(f, EPROTO);
+	}
 }
 
 static void values_of_no_lease_are_eproto(void **state)
@@ -473,7 +506,12 @@ static void values_of_no_lease_are_eproto(void **state)
 	infos[3].access = O_ACCMODE;
 	infos[4].access = O_RDWR | O_CLOEXEC;
 	for (size_t i = 0; i < ARRAY_SIZE(infos); i++) {
-		assert_int_equal(barlease_send(f->from, f->file, &infos[i]), 0);
+		struct raw raw = raw_message(&sample);
+
+		assert_int_equal(barlease_send(f->from, f->file, &infos[i]), -1);
+		assert_int_equal(errno, EINVAL);
+		memcpy(raw.bytes + INFO_AT, &infos[i], sizeof(infos[i]));
+		send_raw(f, raw.bytes, raw.length, 1);
 		check_refused(f, EPROTO);
 	}
 }
@@ -482,7 +520,7 @@ static void another_magic_is_eproto(void **state)
 {
 	struct fixture *f = *state;
 
-	for (int bit = 0; bit < 32; bit++) {
+	for (int bit = 0; bit < 8 * INFO_AT; bit++) {
 		struct raw raw = raw_message(&sample);
 
 		raw.bytes[bit / 8] ^= 1 << bit % 8;
@@ -564,6 +602,7 @@ int main(void)
 		STREAM(a_receiver_that_wants_a_pidfd_gets_the_lease),
 		STREAM(a_caller_of_a_later_release_sees_zeroes),
 		STREAM(a_caller_of_an_earlier_release_gets_what_it_knows),
+		STREAM(a_sender_of_a_later_release_is_understood),
 		STREAM(a_byte_that_is_not_known_is_einval),
 		STREAM(a_size_that_is_none_is_einval),
 		STREAM(a_closed_peer_is_econnreset),
@@ -573,7 +612,8 @@ int main(void)
 		STREAM(receiving_without_a_message_is_eagain),
 		STREAM(any_number_of_fds_but_one_is_eproto),
 		STREAM(a_message_that_is_too_short_is_eproto),
-		STREAM(what_follows_in_a_stream_is_eproto),
+		STREAM(what_has_no_fd_in_a_stream_is_eproto),
+		STREAM(a_size_that_is_not_the_messages_is_eproto),
 		STREAM(values_of_no_lease_are_eproto),
 		STREAM(another_magic_is_eproto),
 		STREAM(a_signal_does_not_end_the_wait),
@@ -583,6 +623,7 @@ int main(void)
 		PACKETS(an_empty_packet_with_an_fd_is_eproto),
 		PACKETS(an_empty_packet_is_econnreset),
 		PACKETS(a_packet_that_is_too_long_is_eproto),
+		PACKETS(a_sender_of_a_later_release_is_understood),
 		PACKETS(a_closed_peer_is_econnreset),
 		PACKETS(random_messages_leave_nothing_behind),
 	};
