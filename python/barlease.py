@@ -21,6 +21,7 @@ import operator
 import os
 import select
 import socket
+import threading
 import time
 import warnings
 import weakref
@@ -161,6 +162,16 @@ class Info:
                    raw.access == os.O_RDWR, raw.va_hint, raw.faults)
 
 
+def _check_lease(result: Optional[int], failed: Any = -1) -> int:
+    """Of a lease that is gone it is told by a class of its own."""
+    try:
+        return _check(result, failed)
+    except OSError as error:
+        if error.errno == errno.ENODEV:
+            raise LeaseRevoked(error.errno, error.strerror) from None
+        raise
+
+
 class _Closing:
     """A thing that `with` closes."""
 
@@ -198,7 +209,8 @@ def _refuse(*_: Any) -> None:
 
 
 class Map(_Closing):
-    """A lease that is mapped. It survives its loss: accesses raise LeaseRevoked then."""
+    """A lease that is mapped. It survives its loss: accesses raise LeaseRevoked then; so does a store that another
+    thread's restore() has overtaken, as it may or may not have come."""
 
     def __init__(self, lease_fd: int, *, offset: int = 0, length: int = 0, va_hint: int = VA_HINT_UNKNOWN,
                  readonly: bool = False, prefault: bool = False, dontfork: bool = False) -> None:
@@ -207,7 +219,11 @@ class Map(_Closing):
                            _number(va_hint, 64))
         self._views: Any = None
         self._readonly = readonly
-        self._handle: Optional[_Handle] = _Handle(_check(_map(_fd(lease_fd), ctypes.byref(options)), None))
+        # Restores that have begun, and that are over. An access between whose two looks one was under way can't tell
+        # what it has met.
+        self._begun = self._over = 0
+        self._restoring = threading.RLock()
+        self._handle: Optional[_Handle] = _Handle(_check_lease(_map(_fd(lease_fd), ctypes.byref(options)), None))
 
     def _open(self) -> _Handle:
         handle = self._handle
@@ -233,12 +249,12 @@ class Map(_Closing):
 
     def restore(self) -> None:
         """Map the lease again. LeaseRevoked: it is gone for good; OSError EIO: try again later."""
-        try:
-            _check(_map_restore(self._open()))
-        except OSError as error:
-            if error.errno == errno.ENODEV:
-                raise LeaseRevoked(error.errno, error.strerror) from None
-            raise
+        with self._restoring:
+            self._begun += 1
+            try:
+                _check_lease(_map_restore(self._open()))
+            finally:
+                self._over += 1
 
     @staticmethod
     def _raise_if_lost(handle: _Handle) -> None:
@@ -253,17 +269,26 @@ class Map(_Closing):
 
     def _load(self, bits: int, offset: int) -> int:
         handle = self._open()
-        value = int(_read[bits](handle, self._at(handle, offset, bits)))
-        if value == 2**bits - 1:
+        self._at(handle, offset, bits)
+        while True:
+            over = self._over
+            value = int(_read[bits](handle, offset))
+            if value != 2**bits - 1:
+                return value
             self._raise_if_lost(handle)
-        return value
+            # Else they may be of before it was restored.
+            if self._begun == over:
+                return value
 
     def _store(self, bits: int, offset: int, value: int) -> None:
         if self._readonly:
             _refuse()
         handle = self._open()
+        over = self._over
         _write[bits](handle, self._at(handle, offset, bits), _number(value, bits))
         self._raise_if_lost(handle)
+        if self._begun != over:
+            raise LeaseRevoked(errno.ENODEV, "the lease was gone meanwhile, and with it maybe what was stored")
 
     def read8(self, offset: int) -> int:
         return self._load(8, offset)
@@ -352,7 +377,7 @@ class Lease(_Owner):
                    readonly=not self.info.writable, prefault=prefault, dontfork=dontfork)
 
     def prefault(self) -> None:
-        _check(_prefault(_fd(self.fd)))
+        _check_lease(_prefault(_fd(self.fd)))
 
     def close(self) -> None:
         fd, self.fd = self.fd, -1

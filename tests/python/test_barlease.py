@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """barlease.py on the host: memfds that are cut off stand for leases."""
 
+import ctypes
 import errno
 import faulthandler
 import gc
@@ -155,6 +156,46 @@ class MapTest(unittest.TestCase):
             os.ftruncate(self.fd, 0)
             with self.assertRaises(barlease.LeaseRevoked):
                 lease.write32(4, 1)
+
+    def over_a_restore(self, lease, table, call, width=32):
+        """Have what the library's own access finds lost restored before anybody asks."""
+        access = table[width]
+
+        def lose_and_restore(*arguments):
+            table[width] = access
+            os.ftruncate(self.fd, 0)
+            result = access(*arguments)
+            self.assertTrue(lease.lost)
+            os.ftruncate(self.fd, 2 * PAGE)
+            lease.restore()
+            return result
+
+        with unittest.mock.patch.dict(table, {width: lose_and_restore}):
+            return call()
+
+    def test_a_load_over_a_restore_is_done_again(self):
+        with barlease.Map(self.fd) as lease:
+            value = self.over_a_restore(lease, barlease._read, lambda: lease.read32(0))
+            self.assertEqual(value, 0)
+
+    def test_a_store_over_a_restore_raises(self):
+        with barlease.Map(self.fd) as lease, self.assertRaises(barlease.LeaseRevoked):
+            self.over_a_restore(lease, barlease._write, lambda: lease.write32(0, 1))
+
+    def test_a_lease_that_is_gone_is_told_by_its_class(self):
+        def gone(result):
+            def call(*_):
+                ctypes.set_errno(errno.ENODEV)
+                return result
+            return call
+
+        info = barlease.Info(False, 1, PAGE, 1, 1, 0, True, 0, 0)
+        with barlease.Lease(os.dup(self.fd), info) as lease:
+            for name, result in ("_map", None), ("_prefault", -1):
+                with unittest.mock.patch.object(barlease, name, gone(result)):
+                    with self.assertRaises(barlease.LeaseRevoked) as caught:
+                        getattr(lease, name[1:])()
+                self.assertEqual(caught.exception.errno, errno.ENODEV)
 
     def test_places_that_are_none(self):
         with barlease.Map(self.fd, length=PAGE + 4) as lease:

@@ -97,6 +97,10 @@ class DeviceTest(unittest.TestCase):
         with self.assertRaises(barlease.LeaseRevoked):
             mapped.restore()
         self.assertTrue(mapped.lost)
+        with self.assertRaises(barlease.LeaseRevoked):
+            lease.map()
+        with self.assertRaises(barlease.LeaseRevoked):
+            lease.prefault()
         self.assertEqual(self.map(self.lease((0, PAGE))).read32(0), 1)
 
     def test_revoke_under_threads_that_read(self):
