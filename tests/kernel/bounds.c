@@ -563,7 +563,7 @@ static void account(unsigned int count, uint64_t distance, uint64_t least)
 	barlease_device_close(&dev);
 	CHECK(charged >= count * least);
 	/* The rest is the process itself and what else the system did. */
-	CHECK(free_before < free_after + charged + MIB(16));
+	CHECK(free_before < free_after + charged + MIB(6));
 }
 
 TEST(bounds_accounted, "what a lessee's mappings take is charged to its cgroup",
