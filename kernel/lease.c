@@ -219,12 +219,12 @@ static void lease_release(struct dma_buf *dmabuf)
 	struct barlease_lease *lease = dmabuf->priv;
 	struct barlease_device *dev = lease->dev;
 
-	/* VFIO's, should this be the last reference to a device long gone. */
-	might_lock(&dev->core.vdev.dev_set->lock);
 	trace_lease_release(lease);
 	leave_device(lease);
 	window_give_back(lease);
 	lease_free(lease);
+	/* VFIO takes it where this is the last reference to a device long gone. */
+	might_lock(&dev->core.vdev.dev_set->lock);
 	/* vfio.h calls device private; it exports no other way to count. */
 	put_device(&dev->core.vdev.device);
 }
