@@ -51,11 +51,15 @@ void *lease_thread(void *arg);
 bool owned_export(struct owned *owned, struct lessor_device *device, int index,
 		  struct random *random, uint32_t max_pages);
 void owned_revoke(struct owned *owned, struct lessor_device *device);
-/* Compare, at a dead lease, what its holders had stored with what they have. */
-void owned_watch(struct owned *owned, struct lessor_device *device);
 void leases_prepare(const struct inboxes *boxes);
 /* With all threads gone: the last look at everything that is dead. */
 void leases_finish(void);
+
+/* marks.c: what the holders of a lease have stored, as the BAR has it */
+/* What an earlier lease of this number has left; false: not just now. */
+bool marks_clear(const struct lessor_device *device, const struct terms *terms);
+/* Compare, at a dead lease, what its holders had stored with what they have. */
+void owned_watch(struct owned *owned, struct lessor_device *device);
 
 /* devices.c */
 void devices_prepare(void);
