@@ -334,9 +334,9 @@ static void act_info(struct owned *owned, struct lessor_device *device,
 static void act_watch(struct owned *owned, struct lessor_device *device,
 		      const struct step *step)
 {
-	(void)step;
 	if (is_dead(owned))
 		owned_watch(owned, device);
+	owned_search(owned, device, step->r[2]);
 }
 
 /* One who revoked, and nobody else, was told that he did. */
@@ -354,10 +354,10 @@ static void act_drop(struct owned *owned, struct lessor_device *device,
 {
 	int fd = -1;
 
-	(void)step;
 	if (!is_dead(owned))
 		return;
 	owned_watch(owned, device);
+	owned_search(owned, device, step->r[2]);
 	pthread_mutex_lock(&owned->lock);
 	if (owned->users == 1 && owned->seen) {
 		check_revoked_once(owned);
@@ -456,6 +456,7 @@ void leases_finish(void)
 			owned_revoke(owned, device);
 		if (is_dead(owned))
 			owned_watch(owned, device);
+		owned_search(owned, device, i);
 		owned_leave(owned);
 	}
 }

@@ -220,6 +220,13 @@ static int change_mremap(struct view *draft, const struct part *piece,
 			     at == MAP_FAILED ? errno_name(errno) : "success");
 		return EFAULT;
 	}
+	/*
+	 * The first goes to the half of the slot where nothing has been; what comes
+	 * after may put a page where a store to another one is under way.
+	 */
+	if (draft->moved)
+		world->leases[draft->terms.index].shuffled = draft->terms.id.export;
+	new.moved = true;
 	moved.at = to;
 	view_carve(&new, piece->at, piece->length);
 	view_carve(&new, to, piece->length);
@@ -347,6 +354,7 @@ static int map_piece(const struct held *h, struct view *draft, const struct step
 	part.prot = terms->access == O_RDWR ? PROT_READ | PROT_WRITE : PROT_READ;
 	draft->terms = *terms;
 	draft->nr_parts = 0;
+	draft->moved = false;
 
 	before = moment(terms);
 	at = mmap(draft->slot->base + part.at, part.length, part.prot,

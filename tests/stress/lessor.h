@@ -60,6 +60,9 @@ void leases_finish(void);
 bool marks_clear(const struct lessor_device *device, const struct terms *terms);
 /* Compare, at a dead lease, what its holders had stored with what they have. */
 void owned_watch(struct owned *owned, struct lessor_device *device);
+/* See that nothing has arrived in pages that the lease does not have. */
+void owned_search(const struct owned *owned, const struct lessor_device *device,
+		  uint64_t r);
 
 /* devices.c */
 void devices_prepare(void);

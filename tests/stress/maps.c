@@ -243,17 +243,22 @@ void check_load(const struct view *view, uint64_t at)
 	verdict(&access);
 }
 
-void check_store(const struct view *view, uint64_t at, uint32_t count)
+void check_store(const struct view *view, uint64_t at)
 {
-	struct access access = { .view = view,
-				 .at = at,
-				 .part = view_find(view, at),
-				 .store = true,
-				 .value = mark(&view->terms, me, count) };
+	const struct terms *terms = &view->terms;
+	struct access access = {
+		.view = view, .at = at, .part = view_find(view, at), .store = true
+	};
+	union mark mark = { .export = terms->id.export & EXPORT_MASK,
+			    .index = terms->index,
+			    .actor = me,
+			    .count = world->stores++ };
 	char *page = view->slot->base + (at & ~(PAGE_SIZE - 1));
 
-	access.before = moment(&view->terms);
-	access.number =
-		access_store(page + MARK_OFFSET(view->terms.index), access.value);
+	if (access.part)
+		mark.page = terms_page(terms, page_of(&access));
+	access.value = mark.word;
+	access.before = moment(terms);
+	access.number = access_store(page + MARK_OFFSET(terms->index), access.value);
 	verdict(&access);
 }

@@ -31,6 +31,7 @@ struct view {
 	struct terms terms;
 	int nr_parts;
 	struct part parts[MAX_PARTS];
+	bool moved; /* a part was, to where nothing had been */
 };
 
 struct slot {
@@ -72,6 +73,6 @@ const struct part *view_find(const struct view *view, uint64_t at);
 
 /* One load or store, and whether it saw what it may; if not, the run fails. */
 void check_load(const struct view *view, uint64_t at);
-void check_store(const struct view *view, uint64_t at, uint32_t count);
+void check_store(const struct view *view, uint64_t at);
 
 #endif /* MAPS_H */

@@ -31,20 +31,24 @@ static bool calm_end(const struct lessor_device *device, struct calm calm)
 }
 
 static char *mark_address(const struct lessor_device *device, const struct terms *terms,
-			  uint32_t i)
+			  uint32_t bar_page)
 {
-	return device->bar + terms_page(terms, terms->marks[i]) * PAGE_SIZE +
-	       MARK_OFFSET(terms->index);
+	return device->bar + bar_page * PAGE_SIZE + MARK_OFFSET(terms->index);
 }
 
 /* false: not just now. */
 static bool read_mark(const struct lessor_device *device, const struct terms *terms,
-		      uint32_t i, uint64_t *value)
+		      uint32_t bar_page, uint64_t *value)
 {
 	struct calm calm = calm_begin(device);
-	int number = access_load(mark_address(device, terms, i), value);
+	int number = access_load(mark_address(device, terms, bar_page), value);
 
 	return calm_end(device, calm) && !number;
+}
+
+static uint32_t mark_page(const struct terms *terms, uint32_t i)
+{
+	return terms_page(terms, terms->marks[i]);
 }
 
 bool marks_clear(const struct lessor_device *device, const struct terms *terms)
@@ -52,11 +56,22 @@ bool marks_clear(const struct lessor_device *device, const struct terms *terms)
 	for (uint32_t i = 0; i < terms->nr_marks; i++) {
 		struct calm calm = calm_begin(device);
 
-		if (access_store(mark_address(device, terms, i), 0) ||
+		if (access_store(mark_address(device, terms, mark_page(terms, i)), 0) ||
 		    !calm_end(device, calm))
 			return false;
 	}
 	return true;
+}
+
+/* Whether a store is where it was meant to be; the export is another matter. */
+static bool belongs(const struct terms *terms, union mark mark, uint32_t bar_page)
+{
+	if (mark.index != terms->index)
+		return false;
+	/* Its address may have come to show another page of the lease meanwhile. */
+	if (world->leases[terms->index].shuffled == terms->id.export)
+		return terms_have(terms, mark.page);
+	return mark.page == bar_page;
 }
 
 void owned_watch(struct owned *owned, struct lessor_device *device)
@@ -67,26 +82,32 @@ void owned_watch(struct owned *owned, struct lessor_device *device)
 
 	op_begin(OP_WATCH, terms, -1, terms->nr_marks, owned->seen);
 	for (uint32_t i = 0; i < terms->nr_marks && read; i++)
-		read = read_mark(device, terms, i, &marks[i]);
+		read = read_mark(device, terms, mark_page(terms, i), &marks[i]);
 	pthread_mutex_lock(&owned->lock);
 	for (uint32_t i = 0; i < terms->nr_marks && read; i++) {
-		uint64_t export = marks[i] >> 48;
+		union mark mark = { .word = marks[i] };
 
-		if (marks[i] && export != (terms->id.export & 0xffff))
+		if (mark.word && mark.export != (terms->id.export & EXPORT_MASK))
 			fail((int)terms->index, terms->device,
-			     "a store through an earlier lease of number %u, export %llu, "
+			     "a store through an earlier lease of number %u, export %u, "
 			     "arrived in page %u after its REVOKE returned: %#llx",
-			     terms->index, (unsigned long long)export, terms->marks[i],
-			     (unsigned long long)marks[i]);
+			     terms->index, (unsigned int)mark.export, terms->marks[i],
+			     (unsigned long long)mark.word);
+		if (mark.word && !belongs(terms, mark, mark_page(terms, i)))
+			fail((int)terms->index, terms->device,
+			     "a store for page %#x of the BAR, through lease %u, arrived "
+			     "in page %#x: %#llx",
+			     (unsigned int)mark.page, (unsigned int)mark.index,
+			     mark_page(terms, i), (unsigned long long)mark.word);
 		if (owned->seen && owned->renewed == device->renewed &&
-		    owned->marks[i] != marks[i])
+		    owned->marks[i] != mark.word)
 			fail((int)terms->index, terms->device,
 			     "a store arrived in page %u of lease %u after it was dead: "
 			     "it had %#llx, now %#llx",
 			     terms->marks[i], terms->index,
 			     (unsigned long long)owned->marks[i],
-			     (unsigned long long)marks[i]);
-		owned->marks[i] = marks[i];
+			     (unsigned long long)mark.word);
+		owned->marks[i] = mark.word;
 	}
 	if (read) {
 		owned->seen = true;
@@ -94,4 +115,41 @@ void owned_watch(struct owned *owned, struct lessor_device *device)
 	}
 	pthread_mutex_unlock(&owned->lock);
 	op_end(OP_WATCH, terms, -1, read ? 0 : EAGAIN);
+}
+
+/* Where a store goes astray: beside its range, to a wrong start, or anywhere. */
+static uint32_t elsewhere(const struct terms *terms, uint32_t bar_pages, uint32_t i,
+			  uint64_t r)
+{
+	uint32_t range = i / 4 % terms->nr_ranges, nr = terms->ranges[range].nr;
+	uint32_t first = terms->ranges[range].first;
+	const uint32_t pages[] = { first - 1, first + nr, (uint32_t)(r >> 32) % nr,
+				   (uint32_t)(r >> 32) };
+
+	/* Which is a power of two. */
+	return pages[i % 4] % bar_pages;
+}
+
+void owned_search(const struct owned *owned, const struct lessor_device *device,
+		  uint64_t r)
+{
+	const struct terms *terms = &owned->terms;
+	struct random random = { r };
+
+	op_begin(OP_SEARCH, NULL, -1, 0, 0);
+	for (uint32_t i = 0; i < 4 * MAX_RANGES; i++) {
+		uint32_t page = elsewhere(terms, device->nr_pages, i, draw(&random));
+		union mark mark;
+
+		if (terms_have(terms, page) ||
+		    !read_mark(device, terms, page, &mark.word))
+			continue;
+		if (mark.index == terms->index &&
+		    mark.export == (terms->id.export & EXPORT_MASK))
+			fail((int)terms->index, (int)terms->device,
+			     "a store through lease %u arrived in page %#x of the BAR, "
+			     "which the lease does not have: %#llx",
+			     terms->index, page, (unsigned long long)mark.word);
+	}
+	op_end(OP_SEARCH, NULL, -1, 0);
 }

@@ -23,6 +23,7 @@ static const char *const op_names[NR_OPS] = {
 	[OP_MEMATTR] = "memattr",
 	[OP_INFO] = "info",
 	[OP_WATCH] = "watch stores",
+	[OP_SEARCH] = "search stores",
 	[OP_DROP] = "drop",
 	[OP_DECODING] = "decoding",
 	[OP_RESET] = "reset",
@@ -95,11 +96,17 @@ void world_reset(uint32_t phase)
 	world->lessor_ready = world->lessor_ends = world->lessees_end = false;
 	memset(world->aims, 0, sizeof(world->aims));
 	memset(world->devices, 0, sizeof(world->devices));
-	memset(world->leases, 0, sizeof(world->leases));
 	memset(world->actors, 0, sizeof(world->actors));
 	for (int device = 0; device < NR_DEVICES; device++)
 		world->devices[device].word =
 			DEVICE_CLOSED | (device == PLUG ? DEVICE_PULLABLE : 0);
+	/* Exports are counted on, as the BARs keep what was stored to them. */
+	for (int lease = 0; lease < ALL_LEASES; lease++) {
+		uint64_t export = world->leases[lease].word >> 8;
+
+		memset(&world->leases[lease], 0, sizeof(world->leases[lease]));
+		world->leases[lease].word = lease_word(export, LEASE_FREE);
+	}
 }
 
 /* splitmix64 */

@@ -63,8 +63,9 @@ enum op {
 	OP_REVOKE,
 	OP_MEMATTR,
 	OP_INFO,
-	OP_WATCH, /* compare what revoked leases had stored */
-	OP_DROP,  /* close the lessor's copy of the fd */
+	OP_WATCH,  /* compare what revoked leases had stored */
+	OP_SEARCH, /* look for stores where none of a lease belongs */
+	OP_DROP,   /* close the lessor's copy of the fd */
 	/* on a device */
 	OP_DECODING,
 	OP_RESET,
@@ -134,12 +135,21 @@ static inline bool terms_have_plain(const struct terms *terms)
 {
 	return terms->nr_pages > STAMPED_PAGES;
 }
-static inline uint64_t mark(const struct terms *terms, unsigned int actor,
-			    uint32_t count)
-{
-	return (terms->id.export & 0xffff) << 48 | (uint64_t)terms->index << 40 |
-	       (uint64_t)actor << 32 | count;
-}
+/*
+ * What is stored there: who did it, through which export of the lease, and for which
+ * page of the BAR; the count tells each store from the one before.
+ */
+union mark {
+	struct {
+		uint64_t count : 19, page : 18, actor : 5, index : 4, export : 18;
+	};
+	uint64_t word;
+};
+enum { EXPORT_MASK = (1 << 18) - 1 };
+_Static_assert(sizeof(union mark) == sizeof(uint64_t), "a mark is one word");
+_Static_assert(ALL_LEASES <= 1 << 4 && NR_ACTORS <= 1 << 5 &&
+		       GIB(1) / PAGE_SIZE <= 1 << 18,
+	       "a mark has room for any lease, actor and page");
 
 struct log_entry {
 	uint64_t tick; /* 0: not written yet */
@@ -153,6 +163,8 @@ struct log_entry {
 
 struct lease_model {
 	_Atomic uint64_t word;
+	/* The last export of which a mapped address may show two pages in turn. */
+	_Atomic uint64_t shuffled;
 	_Atomic uint32_t log_next;
 	struct log_entry log[LOG_LENGTH];
 };
@@ -182,6 +194,7 @@ struct world {
 	uint32_t phase;
 	uint32_t renewed; /* times that a device was put back, see plug.c */
 	_Atomic uint64_t ticks;
+	_Atomic uint32_t stores; /* so that no two marks are alike */
 
 	_Atomic bool lessor_ready;
 	_Atomic bool lessor_ends; /* the phase is over for the lessor */
