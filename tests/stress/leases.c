@@ -218,9 +218,12 @@ void owned_revoke(struct owned *owned, struct lessor_device *device)
 	_Atomic uint64_t *word = &world->leases[terms->index].word;
 	uint64_t live = lease_word(terms->id.export, LEASE_LIVE);
 	uint64_t revoking = lease_word(terms->id.export, LEASE_REVOKING);
-	bool was_dead = is_dead(owned), first = false;
+	bool was_dead = is_dead(owned), first = false, read;
+	uint64_t marks[MAX_MARKS];
 	int error;
 
+	if (!was_dead)
+		marks_touch(device, terms);
 	op_begin(OP_REVOKE, terms, -1, terms->id.export, 0);
 	if (!was_dead)
 		atomic_compare_exchange_strong(word, &live, revoking);
@@ -228,6 +231,8 @@ void owned_revoke(struct owned *owned, struct lessor_device *device)
 	if (!is_closed(owned))
 		first = atomic_compare_exchange_strong(
 			word, &revoking, lease_word(terms->id.export, LEASE_REVOKED));
+	/* Before all else: what is not in the BAR by now came too late. */
+	read = (first || !error) && marks_read(device, terms, marks);
 	pthread_mutex_lock(&owned->lock);
 	owned->revoked += !error;
 	if (is_closed(owned) ? error != ENODEV :
@@ -239,6 +244,8 @@ void owned_revoke(struct owned *owned, struct lessor_device *device)
 		     was_dead         ? "is revoked" :
 					"is live",
 		     errno_name(error), owned->revoked);
+	if (read)
+		marks_compare(owned, device, marks);
 	pthread_mutex_unlock(&owned->lock);
 	op_end(OP_REVOKE, terms, -1, error);
 	if (first)

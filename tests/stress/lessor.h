@@ -58,8 +58,16 @@ void leases_finish(void);
 /* marks.c: what the holders of a lease have stored, as the BAR has it */
 /* What an earlier lease of this number has left; false: not just now. */
 bool marks_clear(const struct lessor_device *device, const struct terms *terms);
-/* Compare, at a dead lease, what its holders had stored with what they have. */
-void owned_watch(struct owned *owned, struct lessor_device *device);
+/* So that the lessor's next look at them takes no faults. */
+void marks_touch(const struct lessor_device *device, const struct terms *terms);
+/* false: the device did not come to rest, or is gone. */
+bool marks_read(const struct lessor_device *device, const struct terms *terms,
+		uint64_t marks[MAX_MARKS]);
+/* Of a dead lease, with its lock held: nothing arrives any more, or elsewhere. */
+void marks_compare(struct owned *owned, const struct lessor_device *device,
+		   const uint64_t marks[MAX_MARKS]);
+/* Both of these. */
+void owned_watch(struct owned *owned, const struct lessor_device *device);
 /* See that nothing has arrived in pages that the lease does not have. */
 void owned_search(const struct owned *owned, const struct lessor_device *device,
 		  uint64_t r);

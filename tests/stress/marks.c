@@ -9,6 +9,9 @@
 #include "access.h"
 #include "lessor.h"
 
+/* How long a device may take to come to rest; resets are what takes longest. */
+#define CALM_US 2000000
+
 /* Whether the lessor's own mapping shows the BAR as it is, from then till now. */
 struct calm {
 	uint64_t word, zaps;
@@ -63,6 +66,37 @@ bool marks_clear(const struct lessor_device *device, const struct terms *terms)
 	return true;
 }
 
+void marks_touch(const struct lessor_device *device, const struct terms *terms)
+{
+	uint64_t value;
+
+	for (uint32_t i = 0; i < terms->nr_marks; i++)
+		(void)access_load(mark_address(device, terms, mark_page(terms, i)),
+				  &value);
+}
+
+/*
+ * Whoever calls this keeps the device open. So what disturbs it ends by itself, but
+ * for its being pulled, which waits for the caller.
+ */
+bool marks_read(const struct lessor_device *device, const struct terms *terms,
+		uint64_t marks[MAX_MARKS])
+{
+	const struct device_model *model = &world->devices[device->number];
+	uint64_t deadline = 0;
+
+	for (uint32_t i = 0; i < terms->nr_marks; i++)
+		while (!read_mark(device, terms, mark_page(terms, i), &marks[i])) {
+			if (!deadline)
+				deadline = now_us() + CALM_US * world->slowness;
+			if (device_flags(model->word) & DEVICE_REMOVED ||
+			    now_us() > deadline)
+				return false;
+			pause_us(100);
+		}
+	return true;
+}
+
 /* Whether a store is where it was meant to be; the export is another matter. */
 static bool belongs(const struct terms *terms, union mark mark, uint32_t bar_page)
 {
@@ -74,17 +108,12 @@ static bool belongs(const struct terms *terms, union mark mark, uint32_t bar_pag
 	return mark.page == bar_page;
 }
 
-void owned_watch(struct owned *owned, struct lessor_device *device)
+void marks_compare(struct owned *owned, const struct lessor_device *device,
+		   const uint64_t marks[MAX_MARKS])
 {
 	const struct terms *terms = &owned->terms;
-	uint64_t marks[MAX_MARKS] = { 0 };
-	bool read = true;
 
-	op_begin(OP_WATCH, terms, -1, terms->nr_marks, owned->seen);
-	for (uint32_t i = 0; i < terms->nr_marks && read; i++)
-		read = read_mark(device, terms, mark_page(terms, i), &marks[i]);
-	pthread_mutex_lock(&owned->lock);
-	for (uint32_t i = 0; i < terms->nr_marks && read; i++) {
+	for (uint32_t i = 0; i < terms->nr_marks; i++) {
 		union mark mark = { .word = marks[i] };
 
 		if (mark.word && mark.export != (terms->id.export & EXPORT_MASK))
@@ -103,16 +132,27 @@ void owned_watch(struct owned *owned, struct lessor_device *device)
 		    owned->marks[i] != mark.word)
 			fail((int)terms->index, terms->device,
 			     "a store arrived in page %u of lease %u after it was dead: "
-			     "it had %#llx, now %#llx",
+			     "seen there were %#llx and %#llx",
 			     terms->marks[i], terms->index,
 			     (unsigned long long)owned->marks[i],
 			     (unsigned long long)mark.word);
 		owned->marks[i] = mark.word;
 	}
-	if (read) {
-		owned->seen = true;
-		owned->renewed = device->renewed;
-	}
+	owned->seen = true;
+	owned->renewed = device->renewed;
+}
+
+void owned_watch(struct owned *owned, const struct lessor_device *device)
+{
+	const struct terms *terms = &owned->terms;
+	uint64_t marks[MAX_MARKS];
+	bool read;
+
+	op_begin(OP_WATCH, terms, -1, terms->nr_marks, owned->seen);
+	read = marks_read(device, terms, marks);
+	pthread_mutex_lock(&owned->lock);
+	if (read)
+		marks_compare(owned, device, marks);
 	pthread_mutex_unlock(&owned->lock);
 	op_end(OP_WATCH, terms, -1, read ? 0 : EAGAIN);
 }
