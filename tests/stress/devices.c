@@ -425,22 +425,82 @@ static const struct {
 	{ PLUG, PLUG, { 40, 2, 2, 2, 8, 3, 2, 5 } },
 };
 
+/*
+ * What takes a device away or resets it is rare by its weight, and a short run on a
+ * slow kernel has few steps: so each of these comes first in a phase, however long it
+ * takes.
+ */
+static const struct {
+	enum op op;
+	void (*act)(struct lessor_device *device, const struct step *step);
+} firsts[][GROUP_THREADS] = {
+	{ { OP_SYSFS_RESET, act_sysfs_reset },
+	  { OP_RESCAN, act_rescan },
+	  { OP_PULL, act_pull } },
+	{ { OP_HOT_RESET, act_hot_reset },
+	  { OP_HOT_RESET, act_hot_reset },
+	  { OP_SYSFS_RESET, act_sysfs_reset } },
+};
+enum {
+	NR_FIRSTS = sizeof(firsts) / sizeof(*firsts),
+	FIRST_TRIES = 100, /* at a reset that is put off */
+	AWAIT_LEASE_US = 3000000,
+};
+
+/* With nobody there it proves little; but it is done in any case. */
+static void await_lease(const struct lessor_device *device)
+{
+	uint64_t deadline = now_us() + AWAIT_LEASE_US * world->slowness;
+	const struct lease_model *leases = &world->leases[device->number * LEASES_EACH];
+
+	while (now_us() < deadline && !world->lessor_ends) {
+		for (int i = 0; i < LEASES_EACH; i++)
+			if (lease_state(leases[i].word) == LEASE_LIVE)
+				return;
+		pause_us(1000);
+	}
+}
+
+static struct lessor_device *pick_device(uintptr_t group, const struct step *step)
+{
+	unsigned int nr = groups[group].last - groups[group].first + 1;
+
+	return &devices[groups[group].first + step->r[0] % nr];
+}
+
+static void first_step(uintptr_t group, const struct step *step)
+{
+	struct lessor_device *device = pick_device(group, step);
+	enum op op;
+
+	if (world->phase >= NR_FIRSTS)
+		return;
+	op = firsts[world->phase][group].op;
+	await_lease(device);
+	pause_us((step->r[3] >> 20) % 300000);
+	for (int i = 0; i < FIRST_TRIES; i++) {
+		firsts[world->phase][group].act(device, step);
+		if (world->outcomes[op][0])
+			break;
+		pause_us(10000);
+	}
+}
+
 void *group_thread(void *arg)
 {
 	uintptr_t group = (uintptr_t)arg;
 	struct random random;
+	struct step step;
 
 	me = ACTOR_GROUP + (unsigned int)group;
 	setpriority(PRIO_PROCESS, (id_t)gettid(), -10);
 	random = random_of(world->seed, world->phase, me, 0);
+	step = next_step(&random, groups[group].weights, NR_CHOICES);
+	first_step(group, &step);
 	while (!world->lessor_ends) {
-		struct step step =
-			next_step(&random, groups[group].weights, NR_CHOICES);
-		unsigned int nr = groups[group].last - groups[group].first + 1;
-
+		step = next_step(&random, groups[group].weights, NR_CHOICES);
 		pause_us((step.r[3] >> 20) % 300000);
-		choices[step.choice](&devices[groups[group].first + step.r[0] % nr],
-				     &step);
+		choices[step.choice](pick_device(group, &step), &step);
 	}
 	return NULL;
 }

@@ -356,6 +356,14 @@ static void run_phase(uint32_t phase, double seconds)
 /* What never works proves nothing, nor what is never tried. */
 static void check_successes(uint64_t duration)
 {
+	/* These come first, so even the shortest run has them; see devices.c. */
+	static const enum op always[] = { OP_PULL, OP_RESCAN, OP_HOT_RESET,
+					  OP_SYSFS_RESET };
+
+	for (size_t i = 0; i < sizeof(always) / sizeof(*always); i++)
+		if (!world->outcomes[always[i]][0])
+			give_up_for("%s: expected a success in any run, saw none",
+				    op_name(always[i]));
 	for (enum op op = 0; op < NR_OPS; op++) {
 		if (!report_count(op) && duration >= ENOUGH_SECONDS)
 			give_up_for("%s: expected it to be tried, saw it never",
