@@ -436,7 +436,7 @@ void *lease_thread(void *arg)
 
 		world->actors[me].steps++;
 		if (pthread_rwlock_tryrdlock(&device->lock)) {
-			/* It is being closed and opened again. */
+			/* It is being closed and opened again; drop the step. */
 			sched_yield();
 			continue;
 		}

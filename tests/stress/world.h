@@ -240,8 +240,9 @@ struct random random_of(uint64_t seed, uint32_t phase, unsigned int actor,
 uint64_t draw(struct random *random);
 
 /*
- * A step is drawn whole, whatever will come of it, so that the seed alone
- * decides what an actor tries, and in what order.
+ * A step is drawn whole, whatever will come of it, so that the seed alone decides what
+ * an actor draws, and in what order. That a step is dropped, where the device is just
+ * closed, draws no more and no less.
  */
 struct step {
 	unsigned int choice; /* an index into the weights */
