@@ -37,6 +37,9 @@ long outcome(long result);
 /* It must be this one; returns it. */
 int expect(const char *call, long seen, long want);
 
+/* Before each input that is made up: the time for those begins with the first. */
+void making_up(void);
+
 /*
  * coverage.c
  */

@@ -82,6 +82,7 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size,
 	struct record records[MAX_RECORDS + 1];
 	size_t nr = size / sizeof(*records), max = max_size / sizeof(*records);
 
+	making_up();
 	if (max > MAX_RECORDS)
 		max = MAX_RECORDS;
 	if (nr > max)
@@ -102,6 +103,7 @@ size_t LLVMFuzzerCustomCrossOver(const uint8_t *data1, size_t size1,
 	const size_t one = sizeof(struct record);
 	size_t head, tail;
 
+	making_up();
 	random_state = seed;
 	head = random_below(size1 / one + 1) * one;
 	tail = random_below(size2 / one + 1) * one;
