@@ -25,6 +25,12 @@
 #define LOAD_AT  0xff0
 #define STORE_AT 0x008
 
+/*
+ * Where loads of other BARs are: registers that are not the same on all pages, and
+ * that change neither by themselves nor by being read.
+ */
+#define REGISTER_AT 0x010
+
 /* Pages of one lease that are mapped end to end with one protection. */
 struct area {
 	uint64_t start, nr; /* pages of the arena */
@@ -326,20 +332,26 @@ int op_mremap(const struct record *r)
 /* arg: area, -, advice. Of a whole area, so that the model knows where VMAs end. */
 int op_madvise(const struct record *r)
 {
-	static const int advices[] = { MADV_KEEPONFORK, MADV_KEEPONFORK,
-				       MADV_DONTNEED,   MADV_RANDOM,
-				       MADV_SEQUENTIAL, MADV_PAGEOUT,
-				       MADV_WILLNEED,   MADV_POPULATE_READ };
-	int advice = advices[r->arg[2] % 8];
+	/* Of a VM_PFNMAP what is about pages fails, whatever is mapped. */
+	static const struct {
+		int advice, want;
+	} advices[] = {
+		{ MADV_KEEPONFORK, 0 },     { MADV_KEEPONFORK, 0 },
+		{ MADV_DONTNEED, -EINVAL }, { MADV_RANDOM, 0 },
+		{ MADV_SEQUENTIAL, 0 },     { MADV_PAGEOUT, -EINVAL },
+		{ MADV_WILLNEED, 0 },       { MADV_POPULATE_READ, -EINVAL },
+	};
+	int advice = advices[r->arg[2] % 8].advice;
 	uint64_t page;
 	struct area *area = chosen(r, &page);
-	long seen;
 
 	if (!area)
 		return 0;
-	seen = outcome(madvise(address(area->start), area->nr * PAGE_SIZE, advice));
-	say("madvise(%#lx, %d): %ld", area->start, advice, seen);
-	return (int)seen;
+	say("madvise(%#lx, %d):", area->start, advice);
+	return expect(
+		"madvise",
+		outcome(madvise(address(area->start), area->nr * PAGE_SIZE, advice)),
+		advices[r->arg[2] % 8].want);
 }
 
 /*
@@ -393,27 +405,32 @@ static bool is_owner(const struct modelled_lease *lease)
 {
 	const struct modelled_device *dev = &world->devices[lease->dev];
 
-	return lease->dev != BLK && lease->region == RAM_BAR && dev->decoding &&
-	       devices[lease->dev].device_fd >= 0;
+	return dev->decoding && !dev->asleep && devices[lease->dev].device_fd >= 0;
 }
 
 static void check_load(const struct area *area, uint64_t page)
 {
 	const struct modelled_lease *lease = &world->leases[area->lease];
-	uint64_t at = bar_offset(lease, (area->page + page) * PAGE_SIZE) + LOAD_AT;
-	bool owner = is_owner(lease);
+	bool owner = is_owner(lease), ram = lease->region == RAM_BAR;
+	uint32_t in_page = ram ? LOAD_AT : REGISTER_AT;
+	uint64_t at = bar_offset(lease, (area->page + page) * PAGE_SIZE) + in_page;
 	uint32_t want = token(), seen = 0;
 	int number, signal = !area->prot ? SIGSEGV : !reachable(lease) ? SIGBUS : 0;
 
-	if (owner)
+	if (owner && ram)
 		poke(lease->dev, at, want);
-	number = try_load(address(area->start + page) + LOAD_AT, &seen);
+	number = try_load(address(area->start + page) + in_page, &seen);
 	say("load of page %#lx, lease %u: %s", area->start + page, area->lease,
 	    number ? strsignal(number) : "done");
 	if (number != signal)
 		wrong("load of page %#lx of lease %u: signal %d, should be %d",
 		      area->page + page, area->lease, number, signal);
-	if (!number && owner && seen != want)
+	/* Of one that did not get there its signal is all that there is. */
+	if (number || !owner)
+		return;
+	if (!ram)
+		want = peek(lease->dev, lease->region, at);
+	if (seen != want)
 		wrong("load of page %#lx of lease %u: %#x, should be %#x",
 		      area->page + page, area->lease, seen, want);
 }
@@ -423,7 +440,7 @@ static void check_store(const struct area *area, uint64_t page)
 	const struct modelled_lease *lease = &world->leases[area->lease];
 	uint64_t at = bar_offset(lease, (area->page + page) * PAGE_SIZE) + STORE_AT;
 	bool owner = is_owner(lease);
-	uint32_t value = token(), before = owner ? peek(lease->dev, at) : 0, after;
+	uint32_t value = token(), before = 0, after;
 	int number, signal = !(area->prot & PROT_WRITE) ? SIGSEGV :
 			     !reachable(lease)          ? SIGBUS :
 							  0;
@@ -431,14 +448,18 @@ static void check_store(const struct area *area, uint64_t page)
 	/* Who knows what another device's registers would do. */
 	if (!signal && lease->region != RAM_BAR)
 		return;
+	if (owner)
+		before = peek(lease->dev, lease->region, at);
 	number = try_store(address(area->start + page) + STORE_AT, value);
 	say("store to page %#lx, lease %u: %s", area->start + page, area->lease,
 	    number ? strsignal(number) : "done");
 	if (number != signal)
 		wrong("store to page %#lx of lease %u: signal %d, should be %d",
 		      area->page + page, area->lease, number, signal);
-	after = owner ? peek(lease->dev, at) : 0;
-	if (owner && after != (number ? before : value))
+	if (!owner)
+		return;
+	after = peek(lease->dev, lease->region, at);
+	if (after != (number ? before : value))
 		wrong("store to page %#lx of lease %u: the owner sees %#x",
 		      area->page + page, area->lease, after);
 }
@@ -545,10 +566,11 @@ int op_dmabuf(const struct record *r)
 		return expect("lseek", outcome(lseek(fd, 0, SEEK_END)),
 			      (long)lease->size) > 0;
 	case 1:
-		return (int)outcome(ioctl(fd, DMA_BUF_SET_NAME_A, text));
+		return expect("name", outcome(ioctl(fd, DMA_BUF_SET_NAME_A, text)), 0);
 	case 2:
-		if (ioctl(fd, DMA_BUF_IOCTL_EXPORT_SYNC_FILE, &fence))
-			return (int)outcome(-1);
+		/* Of no fence at all, as none is imported; all our kernels have it. */
+		expect("sync file",
+		       outcome(ioctl(fd, DMA_BUF_IOCTL_EXPORT_SYNC_FILE, &fence)), 0);
 		close(fence.fd);
 		return 0;
 	case 3:
@@ -581,8 +603,8 @@ static int clear_refs(const char *what)
 
 	written = (int)outcome(write(fd, what, 1));
 	close(fd);
-	say("clear_refs %s: %d", what, written);
-	return written;
+	say("clear_refs %s:", what);
+	return expect("clear_refs", written, 1);
 }
 
 /* arg: area, page, what. What a process does to all that it has mapped. */

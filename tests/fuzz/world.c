@@ -225,13 +225,14 @@ int reset(int way)
 	}
 }
 
-uint32_t peek(enum device_name dev, uint64_t offset)
+uint32_t peek(enum device_name dev, uint32_t region, uint64_t offset)
 {
 	uint32_t value;
 
 	if (pread(devices[dev].device_fd, &value, sizeof(value),
-		  devices[dev].bars[RAM_BAR].offset + offset) != sizeof(value))
-		wrong("the owner cannot read BAR2 at %#lx: %m", offset);
+		  devices[dev].bars[region].offset + offset) != sizeof(value))
+		wrong("the owner cannot read BAR%u of %s at %#lx: %m", region,
+		      addresses[dev], offset);
 	return value;
 }
 

@@ -88,8 +88,8 @@ void set_asleep(bool asleep); /* BLK */
 /* By 0: VFIO's reset, 1: sysfs, of BLK; 2: hot reset, of RAM and SPARE. */
 int reset(int way);
 
-/* Read and write a word of RAM's or SPARE's BAR2 as the owner. */
-uint32_t peek(enum device_name dev, uint64_t offset);
+/* Read a word of a BAR, and write one of RAM's or SPARE's BAR2, as the owner. */
+uint32_t peek(enum device_name dev, uint32_t region, uint64_t offset);
 void poke(enum device_name dev, uint64_t offset, uint32_t value);
 
 #endif /* WORLD_H */
