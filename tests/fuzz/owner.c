@@ -18,10 +18,8 @@
 #include "lessee.h"
 #include "owner.h"
 
-/* What all leases of a device may have together. */
-#define MAX_BYTES  (6ULL << 40)
-#define MAX_ALIVE  1048576
-#define BARS_BYTES (2ULL << 30) /* more than the devices' BARs have */
+/* Ranges that all leases of a device may have together. */
+#define MAX_ALIVE 1048576
 
 /* The ranges of the next export. */
 static struct vfio_region_dma_range pending[MAX_RANGES];
@@ -138,19 +136,41 @@ static bool meets_guard(enum device_name dev, uint32_t region,
 }
 
 /*
+ * The longest run of page offsets for leases. Those of BAR n begin at n TiB and are
+ * as many as it is long; at 6 TiB they end.
+ */
+static uint64_t most_bytes(enum device_name dev)
+{
+	const struct barlease_bar *bars = devices[dev].bars;
+	uint64_t start = 0, most = 0;
+
+	for (uint64_t bar = 0; bar <= BARLEASE_BARS; bar++) {
+		if (bar < BARLEASE_BARS && !bars[bar].size)
+			continue;
+		if ((bar << 40) - start > most)
+			most = (bar << 40) - start;
+		if (bar < BARLEASE_BARS)
+			start = (bar << 40) + (bars[bar].size + PAGE_SIZE - 1) /
+						      PAGE_SIZE * PAGE_SIZE;
+	}
+	return most;
+}
+
+/*
  * Whether there may be no room beside what is alive, of which we only know what
- * was exported in this input.
+ * was exported in this input. A lease goes to the lowest place where it fits, so
+ * none ends higher in that run than it would behind all before it, end to end.
  */
 static bool may_lack_room(enum device_name dev, uint64_t total, uint32_t nr)
 {
-	uint64_t bytes = total + BARS_BYTES, ranges = nr;
+	uint64_t bytes = total, ranges = nr;
 
 	for (uint32_t i = 0; i < world->nr_leases; i++)
 		if (world->leases[i].dev == dev) {
 			bytes += world->leases[i].size;
 			ranges += world->leases[i].nr_ranges;
 		}
-	return bytes < total || bytes > MAX_BYTES / 6 || ranges > MAX_ALIVE;
+	return bytes > most_bytes(dev) || ranges > MAX_ALIVE;
 }
 
 /* The result of an export; 1: a lease. Of that *total bytes. */
@@ -176,7 +196,7 @@ static int want_export(enum device_name dev, const struct call *call,
 			   limit, total);
 	if (want)
 		return want;
-	if (*total > MAX_BYTES)
+	if (*total > most_bytes(dev))
 		return -ENOSPC;
 	if (!leasable(dev, get->region_index))
 		return -ENODEV;
