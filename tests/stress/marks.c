@@ -157,11 +157,14 @@ void owned_watch(struct owned *owned, const struct lessor_device *device)
 	op_end(OP_WATCH, terms, -1, read ? 0 : EAGAIN);
 }
 
-/* Where a store goes astray: beside its range, to a wrong start, or anywhere. */
+/* Pages that are looked at for a store gone astray. */
+#define SEARCHED 8
+
+/* Where it goes: beside its range, to a wrong start, or anywhere. */
 static uint32_t elsewhere(const struct terms *terms, uint32_t bar_pages, uint32_t i,
 			  uint64_t r)
 {
-	uint32_t range = i / 4 % terms->nr_ranges, nr = terms->ranges[range].nr;
+	uint32_t range = (uint32_t)r % terms->nr_ranges, nr = terms->ranges[range].nr;
 	uint32_t first = terms->ranges[range].first;
 	const uint32_t pages[] = { first - 1, first + nr, (uint32_t)(r >> 32) % nr,
 				   (uint32_t)(r >> 32) };
@@ -177,7 +180,7 @@ void owned_search(const struct owned *owned, const struct lessor_device *device,
 	struct random random = { r };
 
 	op_begin(OP_SEARCH, NULL, -1, 0, 0);
-	for (uint32_t i = 0; i < 4 * MAX_RANGES; i++) {
+	for (uint32_t i = 0; i < SEARCHED; i++) {
 		uint32_t page = elsewhere(terms, device->nr_pages, i, draw(&random));
 		union mark mark;
 
