@@ -13,10 +13,10 @@
  *
  *   dev_set->lock of VFIO, at open, close and hot reset, comes before
  *   memory_lock and before dev->lock (the list of leases), which comes before
- *   lease->rwsem and is never taken under mmap_lock. The last release of a
- *   removed device's leases takes it too. The PCI core's device lock
- *   comes before reset_sem; who has written reset_sem waits for none of
- *   memory_lock, dev_set->lock and mmap_lock.
+ *   lease->rwsem and is never taken under mmap_lock. dev_set->lock is also
+ *   taken by the last release of a removed device's leases, which holds no
+ *   lock. The PCI core's device lock comes before reset_sem; who has written
+ *   reset_sem waits for none of memory_lock, dev_set->lock and mmap_lock.
  *
  * No lock at or below memory_lock is held across a user copy or a prefault.
  */

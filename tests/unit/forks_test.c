@@ -17,8 +17,10 @@
 
 #define PAGES 3
 
-/* The linker puts these before madvise(), which keeps a map from children, and
- * prefault. */
+/*
+ * The linker puts these before madvise(), which keeps a map from children, and before
+ * the prefault.
+ */
 int __real_madvise(void *addr, size_t length, int advice);
 int __wrap_madvise(void *addr, size_t length, int advice);
 int __real_barlease_prefault(int lease_fd);
