@@ -4,10 +4,22 @@
  * closing the device fd.
  */
 
-/* lease_get(), up to where it has the lease's rwsem */
+/*
+ * lease_get(), up to the reference: while the call's argument was copied another
+ * thread may have closed the fd, or got it for another lease.
+ */
 inline lease_get(l)
 {
 	user_copy();
+	if
+	:: atomic { lessor_fd[l] -> refs[l]++ }	/* dma_buf_get() */
+	:: !lessor_fd[l] -> goto done		/* EBADF */
+	fi
+}
+
+/* The rest of it */
+inline lease_lock(l)
+{
 	down_write(lease_sem[l]);
 	use_lease(l)
 }
@@ -21,10 +33,10 @@ idle:
 		if :: l = 0 :: l = 1 fi;
 		if
 #if REVOKE
-		:: lessor_fd[l] && l < REVOKE -> refs[l]++; goto do_revoke
+		:: lessor_fd[l] && l < REVOKE -> goto do_revoke
 #endif
 #ifdef INFO
-		:: lessor_fd[l] -> refs[l]++; goto do_info
+		:: lessor_fd[l] -> goto do_info
 #endif
 #if CLOSE_FD
 		:: l < CLOSE_FD && lessor_fd[l] -> lessor_fd[l] = false; goto do_put
@@ -46,11 +58,12 @@ idle:
 
 #if REVOKE
 do_revoke:					/* barlease_lease_revoke() */
+	lease_get(l);
 #ifdef ZAP_BEFORE_STATE
 	zap_lease(l);
 #endif
 	atomic {
-		lease_get(l);
+		lease_lock(l);
 		if
 		:: state[l] == CLOSED -> up_write(lease_sem[l]); goto do_put
 		:: else -> state[l] = REVOKED
@@ -85,11 +98,13 @@ do_put:
 do_info:					/* barlease_lease_info(), barlease_lease_memattr() */
 #ifdef COPY_UNDER_RWSEM
 	lease_get(l);
+	lease_lock(l);
 	user_copy();
 	up_write(lease_sem[l]);
 	put_lease(l);
 #else
-	atomic { lease_get(l); up_write(lease_sem[l]) };
+	lease_get(l);
+	atomic { lease_lock(l); up_write(lease_sem[l]) };
 	put_lease(l);
 	user_copy();
 #endif
