@@ -162,17 +162,22 @@ inline put_vfio_device()
 
 inline lease_release(l)
 {
-#ifdef FREE_BEFORE_LEAVE
-	exists[l] = false;
+#ifdef LEAVE_WITHOUT_LOCK
+	atomic { use_lease(l); use_device(); listed[l] = false };
+#else
+	atomic { !list_lock -> use_lease(l); use_device(); listed[l] = false };	/* leave_device() */
 #endif
-	atomic { !list_lock -> use_device(); listed[l] = false };	/* leave_device() */
+#ifdef PUT_BEFORE_WINDOW
+	atomic { put_vfio_device() };
+#endif
+	atomic { use_lease(l); use_device() };	/* window_give_back() */
 	atomic {
 		PROMISE(no_use_after_release, NO_ENTRY(l));
 		exists[l] = false;			/* lease_free() */
 		revoke_returned[l] = false;
 		close_returned[l] = false;
 		state[l] = LIVE;
-#ifndef NO_DEVICE_REFERENCE
+#if !defined(NO_DEVICE_REFERENCE) && !defined(PUT_BEFORE_WINDOW)
 		put_vfio_device()			/* put_device() */
 #endif
 	}
