@@ -44,6 +44,11 @@ idle:
 #ifdef EXPORT
 		:: !exists[l] -> exists[l] = true; refs[l] = 1; goto do_export
 #endif
+#ifdef PASS
+		/* SCM_RIGHTS, of which the driver sees nothing */
+		:: lessor_fd[l] && mm[0] == RUNS && !fd[AT(0, l)] -> fd[AT(0, l)] = true; refs[l]++; goto done
+		:: lessor_fd[l] && mm[1] == RUNS && !fd[AT(1, l)] -> fd[AT(1, l)] = true; refs[l]++; goto done
+#endif
 #ifdef DECODING
 		:: goto do_decoding
 #endif
@@ -114,7 +119,7 @@ do_info:					/* barlease_lease_info(), barlease_lease_memattr() */
 #ifdef EXPORT
 do_export:					/* barlease_lease_export() */
 	user_copy();
-	atomic { !list_lock -> listed[l] = true };	/* join_device() */
+	atomic { !list_lock -> use_pci_dev(); listed[l] = true };	/* check_region(), join_device() */
 	atomic { device_refs++; lessor_fd[l] = true };	/* get_device(), dma_buf_fd() */
 #ifdef TOUCH_AFTER_FD
 	use_lease(l);
@@ -171,19 +176,29 @@ do_close:					/* vfio_df_close() */
 		PROMISE(no_entry_after_close, NO_ENTRIES)
 	};
 	atomic { down_write(memory_lock); up_write_memory() };	/* vfio_pci_runtime_pm_exit() */
-	vconfig = false;			/* vfio_pci_core_close_device() */
+	atomic { use_vconfig(); vconfig = false };	/* vfio_pci_core_close_device() */
 #ifdef RESET_AT_CLOSE
 	try_reset();				/* vfio_pci_dev_set_try_reset() */
 #endif
 	atomic { users = 0; unlock(set_lock) };
 #ifdef REOPEN
 	if
-	:: atomic { registered -> users = 1 };	/* barlease_open_device() */
+#ifdef OPEN_UNREGISTERED
+	:: users = 1;
+#else
+	:: atomic { registered -> users = 1 };	/* vfio_device_try_get_registration() */
+#endif
 	   lock(set_lock);
 #ifdef RESET_AT_CLOSE
 	   try_reset();				/* vfio_pci_core_enable() */
 #endif
-	   atomic { vconfig = true; decoding = true; unlock(set_lock); goto idle }
+	   atomic {				/* barlease_open_device() */
+		use_pci_dev();
+		vconfig = true;
+		decoding = true;
+		unlock(set_lock);
+		goto idle
+	   }
 	:: skip
 	fi;
 #endif
