@@ -9,6 +9,7 @@
 #include <linux/module.h>
 #include <linux/moduleparam.h>
 #include <linux/sched/signal.h>
+#include <linux/userfaultfd_k.h>
 
 #include "../include/barlease_uapi.h"
 #include "compat.h"
@@ -132,14 +133,31 @@ static bool pud_wanted(struct vm_fault *vmf, struct barlease_run *run)
 	return huge_pud && leaf_at(vmf->vma, vmf->address, PUD_ORDER, run);
 }
 
+/*
+ * What the core would do if @write were passed on. But a 1 GiB leaf need not
+ * stay there: who reads smaps splits it with mmap_lock held for reading, and a
+ * thread without huge pages then has a table put there, at which the core warns.
+ */
+static bool make_pud_writable(struct vm_fault *vmf)
+{
+	struct mm_struct *mm = vmf->vma->vm_mm;
+	spinlock_t *ptl = pud_lock(mm, vmf->pud);
+	pud_t pud = READ_ONCE(*vmf->pud);
+	bool is_leaf = pud_present(pud) && pud_leaf(pud);
+
+	if (is_leaf)
+		set_pud_at(mm, vmf->address & PUD_MASK, vmf->pud,
+			   pud_mkwrite(pud_mkdirty(pud_mkyoung(pud))));
+	spin_unlock(ptl);
+	return is_leaf;
+}
+
 static vm_fault_t map_pud(struct vm_fault *vmf, const struct barlease_run *run)
 {
-	pud_t pud = READ_ONCE(*vmf->pud);
-	bool write = vmf->flags & FAULT_FLAG_WRITE &&
-		     pud_present(pud) && pud_leaf(pud);
-
 	assert_entered(vmf->vma);
-	return vmf_insert_pfn_pud(vmf, barlease_pfn(run->pfn), write);
+	if (vmf->flags & FAULT_FLAG_WRITE && make_pud_writable(vmf))
+		return VM_FAULT_NOPAGE;
+	return vmf_insert_pfn_pud(vmf, barlease_pfn(run->pfn), false);
 }
 #else
 static bool pud_wanted(struct vm_fault *vmf, struct barlease_run *run)
@@ -213,17 +231,27 @@ static vm_fault_t map_wc(struct vm_fault *vmf, const struct barlease_run *run)
  * answering, and both held so until lease_leave(). VM_FAULT_NOPAGE lets the
  * access try again.
  */
-static vm_fault_t lease_enter(struct barlease_lease *lease)
+static vm_fault_t lease_enter(struct vm_area_struct *vma)
 {
+	struct barlease_lease *lease = vma->vm_private_data;
 	struct barlease_device *dev = lease->dev;
 
 	/* Few faults wait for it, but each may. */
 	might_lock_read(&dev->reset_sem);
-	/* Who has lost it for good must not keep the device's locks from others. */
-	if (READ_ONCE(lease->state) != BARLEASE_LIVE)
+	/*
+	 * Who has lost it for good must not keep the device's locks from others.
+	 * Nor does who has it write-protected by userfaultfd, where the kernel lets
+	 * it, get entries: that takes leaves away beside a fault, and leaves marks
+	 * at which the core puts nothing and says that it has.
+	 */
+	if (READ_ONCE(lease->state) != BARLEASE_LIVE || userfaultfd_armed(vma))
 		return VM_FAULT_SIGBUS;
-	/* A reset may take a minute; who is killed meanwhile need not see it. */
-	if (down_read_killable(&dev->core.memory_lock))
+	/*
+	 * A reset may take a minute; who is killed meanwhile need not see it. Nor
+	 * must an access of the kernel's be tried without end for who is killed.
+	 */
+	if (fatal_signal_pending(current) ||
+	    down_read_killable(&dev->core.memory_lock))
 		return VM_FAULT_SIGBUS;
 	if (!down_read_trylock(&dev->reset_sem)) {
 		/* From sysfs: memory_lock must stay free for others meanwhile. */
@@ -261,7 +289,7 @@ static vm_fault_t lease_fault(struct vm_fault *vmf,
 	struct barlease_lease *lease = vmf->vma->vm_private_data;
 	vm_fault_t ret;
 
-	ret = lease_enter(lease);
+	ret = lease_enter(vmf->vma);
 	if (!ret) {
 		ret = map(vmf, run);
 		if (ret == VM_FAULT_NOPAGE)

@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -26,6 +27,13 @@
 /* Since 6.7; older headers lack it. */
 #ifndef UFFD_FEATURE_WP_ASYNC
 #define UFFD_FEATURE_WP_ASYNC (1 << 15)
+#endif
+/* In 7.3; it takes what UFFDIO_WRITEPROTECT takes. */
+#ifndef UFFDIO_RWPROTECT
+#define UFFD_FEATURE_RWP         (1 << 17)
+#define UFFD_FEATURE_RWP_ASYNC   (1 << 18)
+#define UFFDIO_REGISTER_MODE_RWP ((uint64_t)1 << 3)
+#define UFFDIO_RWPROTECT         _IOWR(UFFDIO, 0x09, struct uffdio_writeprotect)
 #endif
 
 /* 1: referenced, 3: of files, 4: soft-dirty, which makes entries read-only. */
@@ -134,6 +142,92 @@ TEST(thp_toggled_1g, "likewise with 1 GiB entries allowed", .params = "huge_pud=
 	toggle_thp();
 }
 
+/* Who reads these goes through the entries, and splits a 1 GiB one. */
+static const char *const maps_of_sizes[] = { "/proc/self/smaps",
+					     "/proc/self/smaps_rollup" };
+
+/* A mapping that two threads store to while others do what this is about. */
+static struct storers {
+	char *_Atomic at;
+	pthread_barrier_t begin, end;
+	_Atomic bool stop;
+	_Atomic uint32_t reads, toggles;
+} storers;
+
+static void *store_to_blocks(void *arg)
+{
+	bool clears = arg;
+
+	for (;;) {
+		pthread_barrier_wait(&storers.begin);
+		if (storers.stop)
+			return NULL;
+		for (int i = 0; i < 4; i++) {
+			CHECK_STORES(storers.at + MIB(200) * (uint64_t)i);
+			if (clears)
+				write_file("/proc/self/clear_refs", "4");
+		}
+		pthread_barrier_wait(&storers.end);
+	}
+}
+
+static void *read_sizes(void *arg)
+{
+	(void)arg;
+	for (; !storers.stop; storers.reads++)
+		free(read_file(maps_of_sizes[storers.reads % 2]));
+	return NULL;
+}
+
+static void *toggle_huge(void *arg)
+{
+	(void)arg;
+	for (; !storers.stop; storers.toggles++) {
+		CHECK_OK(prctl(PR_SET_THP_DISABLE, storers.toggles % 2, 0, 0, 0));
+		sched_yield();
+	}
+	return NULL;
+}
+
+TEST(smaps_1g, "reading smaps splits a 1 GiB entry beside stores and harms nobody",
+     .params = "huge_pud=1")
+{
+	enum { ROUNDS = 200, THREADS = 4 };
+	static void *(*const runs[THREADS])(
+		void *) = { store_to_blocks, store_to_blocks, read_sizes, toggle_huge };
+	struct barlease_device dev = open_device(BIG_DEVICE);
+	pthread_t threads[THREADS];
+	int fd;
+
+	stamp_pages(&dev);
+	fd = lease(&dev, RAM_BAR, 0, BIG_SIZE);
+	for (int i = 0; i < 2; i++) {
+		char *at = map_at(fd, 0, BIG_SIZE, READ_WRITE, 0);
+
+		CHECK_PAGE(at, 0);
+		CHECK_EQ(page_entry(at).level, PTWALK_PUD);
+		free(read_file(maps_of_sizes[i]));
+		CHECK(page_entry(at).level != PTWALK_PUD);
+		CHECK_PAGE(at, 0);
+		CHECK_OK(munmap(at, BIG_SIZE));
+	}
+	CHECK_EQ(pthread_barrier_init(&storers.begin, NULL, 3), 0);
+	CHECK_EQ(pthread_barrier_init(&storers.end, NULL, 3), 0);
+	for (int i = 0; i < THREADS; i++)
+		CHECK_EQ(pthread_create(&threads[i], NULL, runs[i], i ? NULL : &fd), 0);
+	for (uint32_t round = 0; round < rounds(ROUNDS); round++) {
+		storers.at = map_at(fd, 0, BIG_SIZE, READ_WRITE, 0);
+		pthread_barrier_wait(&storers.begin);
+		pthread_barrier_wait(&storers.end);
+		CHECK_OK(munmap(storers.at, BIG_SIZE));
+	}
+	CHECK(storers.reads && storers.toggles);
+	storers.stop = true;
+	pthread_barrier_wait(&storers.begin);
+	for (int i = 0; i < THREADS; i++)
+		CHECK_EQ(pthread_join(threads[i], NULL), 0);
+}
+
 /* Touches a page of each huge block, as fast as told. */
 struct racer {
 	char *_Atomic at;
@@ -193,31 +287,55 @@ TEST(thp_disabled_revoke, "pages faulted in with huge pages forbidden are revoke
 		CHECK_GONE(at + next);
 }
 
-/* Write-protects its mapping in the asynchronous mode and stores to it. */
+/* How userfaultfd keeps accesses out in its asynchronous modes. */
+static const struct protection {
+	const char *name;
+	uint64_t features, mode;
+	unsigned long call; /* takes the mode of itself as 1 */
+} protections[] = {
+	{ "write-protects", UFFD_FEATURE_WP_ASYNC, UFFDIO_REGISTER_MODE_WP,
+	  UFFDIO_WRITEPROTECT },
+	{ "access-protects", UFFD_FEATURE_RWP | UFFD_FEATURE_RWP_ASYNC,
+	  UFFDIO_REGISTER_MODE_RWP, UFFDIO_RWPROTECT },
+};
+
+struct protected
+{
+	const struct protection *protection;
+	char *at;
+};
+
+/* Protects its mapping so, and goes on to use it, by itself and by the kernel. */
 static void protect_and_store(int sock, void *arg)
 {
-	char *at = *(char **)arg;
-	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_WP_ASYNC };
-	struct uffdio_register region = { .range = { (uintptr_t)at, MIB(8) },
-					  .mode = UFFDIO_REGISTER_MODE_WP };
-	struct uffdio_writeprotect protect = { .range = { (uintptr_t)at, MIB(8) },
-					       .mode = UFFDIO_WRITEPROTECT_MODE_WP };
-	int fd = (int)CHECK_OK(syscall(SYS_userfaultfd, O_CLOEXEC));
+	struct protected *kid = arg;
+	struct uffdio_api api = { .api = UFFD_API,
+				  .features = kid->protection->features };
+	struct uffdio_register region = { .range = { (uintptr_t)kid->at, MIB(8) },
+					  .mode = kid->protection->mode };
+	struct uffdio_writeprotect protect = { .range = { (uintptr_t)kid->at, MIB(8) },
+					       .mode = 1 };
+	int fd = (int)CHECK_OK(syscall(SYS_userfaultfd, O_CLOEXEC)), pipes[2];
 	bool registered, armed = false;
+	char byte;
 
-	CHECK_OK(ioctl(fd, UFFDIO_API, &api));
+	CHECK_OK(pipe(pipes));
 	for (uint64_t next = 0; next < MIB(8); next += KIB(64))
-		CHECK_LOADS(at + next);
+		CHECK_LOADS(kid->at + next);
 	/* Refused is fine; what is taken must do no harm. */
-	registered = !ioctl(fd, UFFDIO_REGISTER, &region);
+	registered =
+		!ioctl(fd, UFFDIO_API, &api) && !ioctl(fd, UFFDIO_REGISTER, &region);
 	if (registered)
-		armed = !ioctl(fd, UFFDIO_WRITEPROTECT, &protect);
+		armed = !ioctl(fd, kid->protection->call, &protect);
 	say(sock, registered + armed);
-	for (uint64_t next = 0;; next = (next + KIB(4)) % MIB(8))
-		(void)try_store(at + next, 1);
+	for (uint64_t next = 0;; next = (next + KIB(4)) % MIB(8)) {
+		(void)try_store(kid->at + next, 1);
+		if (write(pipes[1], kid->at + next, 1) == 1)
+			CHECK_OK(read(pipes[0], &byte, 1));
+	}
 }
 
-TEST(uffd_wp, "write-protecting a lease by userfaultfd harms its caller at most")
+static void protect_lease(const struct protection *protection)
 {
 	struct barlease_device dev = open_device(RAM_DEVICE);
 	int other = lease(&dev, RAM_BAR, 0, MIB(8));
@@ -226,26 +344,39 @@ TEST(uffd_wp, "write-protecting a lease by userfaultfd harms its caller at most"
 
 	for (uint64_t off = 0; off < 2; off++) {
 		int fd = lease(&dev, RAM_BAR, MIB(8), MIB(8)), status;
-		char *at = map_at(fd, 0, MIB(8), READ_WRITE, off * PAGE_SIZE);
-		struct kid kid = kid_start(protect_and_store, &at);
+		struct protected with = { protection, map_at(fd, 0, MIB(8), READ_WRITE,
+							     off * PAGE_SIZE) };
+		struct kid kid = kid_start(protect_and_store, &with);
 
 		taken = hear(kid.sock);
 		readers_wait_works(&readers);
-		CHECK_OK(abi_revoke(dev.device_fd, fd));
+		/* Whatever it hangs in, it can be killed, with its lease or without. */
+		if (off)
+			CHECK_OK(abi_revoke(dev.device_fd, fd));
 		readers_wait_works(&readers);
-		/* Whatever it hangs in, it can be killed. */
 		CHECK_OK(kill(kid.pid, SIGKILL));
 		CHECK_OK(waitpid(kid.pid, &status, 0));
 		CHECK(WIFSIGNALED(status));
 		CHECK_EQ(WTERMSIG(status), SIGKILL);
 		close(kid.sock);
-		CHECK_OK(munmap(at, MIB(8)));
+		CHECK_OK(munmap(with.at, MIB(8)));
 		close(fd);
 	}
-	note("this kernel's userfaultfd %s",
-	     taken == 2 ? "write-protects it" :
-	     taken == 1 ? "takes it but does not write-protect it" :
-			  "refuses it");
+	note("this kernel's userfaultfd %s%s",
+	     taken == 1 ? "takes it, but never " :
+	     taken      ? "" :
+			  "refuses it, and never ",
+	     protection->name);
 	CHECK_EQ(readers_count_sigbus(&readers), 0);
 	readers_stop(&readers);
+}
+
+TEST(uffd_wp, "write-protecting a lease by userfaultfd harms its caller at most")
+{
+	protect_lease(&protections[0]);
+}
+
+TEST(uffd_rwp, "keeping loads out of a lease by userfaultfd harms its caller at most")
+{
+	protect_lease(&protections[1]);
 }
