@@ -209,7 +209,8 @@ static int barlease_sriov_configure(struct pci_dev *pdev, int nr_virtfn)
 
 /*
  * Every reset that somebody asks for comes between these two, also one from
- * sysfs, for which the core zaps nothing; a port's error recovery does not. The
+ * sysfs, for which the core zaps nothing; a port's error recovery does not, nor
+ * does the core's reset when the device is closed, as all leases are by then. The
  * core's own resets hold memory_lock for writing here and those from sysfs do
  * not, so it can't be taken. Both run in one task under the device lock, and
  * prepare is never left without done.
