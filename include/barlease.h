@@ -11,7 +11,8 @@
  *
  * Threads: "any" is any thread at any time, at once with any other call of this
  * library, be it on the same fd or map, but barlease_unmap() of that map. A signal
- * handler may call what says so, and nothing else.
+ * handler may call what says so, and nothing else. No function is a cancellation point
+ * (pthread_cancel()) but barlease_send() and barlease_recv(), while they wait.
  *
  * A struct that starts with its size may grow at its end in later releases. The
  * caller sets the size that it was compiled with. A smaller one is as good: what
@@ -158,9 +159,10 @@ struct barlease_map_options {
  * EACCES: a read-only lease without READONLY; ENODEV: the lease is revoked, or
  * its device was closed; EOPNOTSUPP: the kernel can export such a DMABUF but not
  * map it, as vfio-pci does from Linux 6.19 on; with PREFAULT what barlease_prefault()
- * says: EIO, ENOTTY, EINTR, ENOMEM; else what lseek(), fcntl(), mmap(), madvise() or,
- * for SURVIVE, memfd_create() and sigaction() said. Threads: any, and the handle is
- * for all of them.
+ * says: EIO, ENOTTY, EINTR, ENOMEM; EFBIG: with SURVIVE, the process may write no
+ * file of 2 MiB (RLIMIT_FSIZE); else what lseek(), fcntl(), mmap(), madvise() or, for
+ * SURVIVE, memfd_create() and sigaction() said. Threads: any, and the handle is for
+ * all of them.
  */
 struct barlease_map *barlease_map(int lease_fd,
 				  const struct barlease_map_options *options);
@@ -212,12 +214,12 @@ int barlease_map_lost(const struct barlease_map *map);
 
 /*
  * Map the lease again where the lost map is, for all threads at once. Returns 0,
- * also if it is not lost, or -1 and it stays lost: ENODEV: gone for good; EIO: the
- * device still does not decode, or it was lost again meanwhile: try again later;
- * EINVAL: no SURVIVE, or the parent's alone; EINTR, ENOMEM: as barlease_prefault()
- * has them, for it faults the lease in, with PREFAULT or without, and so it may wait
- * for a fence as well; else what mmap(), mremap() or madvise() said. Threads: any;
- * while others use the map, who see ones or the lease until it returns.
+ * also if it is not lost (any more), or -1 and it stays lost: ENODEV: gone for good;
+ * EIO: the device still does not decode, or it was lost again meanwhile: try again
+ * later; EINVAL: no SURVIVE, or the parent's alone; EINTR, ENOMEM: as
+ * barlease_prefault() has them, for it faults the lease in, with PREFAULT or without,
+ * and so it may wait for a fence as well; else what mmap(), mremap() or madvise() said.
+ * Threads: any; while others use the map, who see ones or the lease until it returns.
  */
 int barlease_map_restore(struct barlease_map *map);
 

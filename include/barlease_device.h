@@ -60,8 +60,10 @@ struct barlease_device {
  * Bind a device to the driver by driver_override (as root), or, with driver
  * NULL, take the override back and let the kernel probe anew. ENODEV: no such
  * device, or the driver is not loaded or does not want it. EINVAL: bdf is no
- * address, or driver is no name. On an error the device has what it had, if that
- * takes it back. Threads: one for a device; so too for barlease_device_unbind().
+ * address, or driver is no name. EACCES: the caller is not root. ERANGE: the name of
+ * what it is bound to is longer than is known of, so that it could not be given back.
+ * On an error the device has what it had, if that takes it back. Threads: one for a
+ * device; so too for barlease_device_unbind().
  */
 int barlease_device_bind(const char *bdf, const char *driver);
 
@@ -83,8 +85,10 @@ int barlease_device_get_binding(const char *bdf, struct barlease_binding *bindin
 
 /*
  * Take a device from its driver and restore what was there (as root): the
- * override, and the driver, or none. EINVAL: as above, or a name is none; ENODEV:
- * no such device or driver, or that does not want it. On an error as above.
+ * override, and the driver, or none, be it one that was told to take the device by an
+ * override which is gone. EINVAL: as above, or a name is none; ENODEV: no such device
+ * or driver, or that does not want it; EACCES, ERANGE: as for bind. On an error as
+ * above.
  */
 int barlease_device_unbind(const char *bdf, const struct barlease_binding *binding);
 
@@ -113,8 +117,9 @@ int barlease_device_open_path(struct barlease_device *dev, const char *bdf,
 
 /*
  * Open one more device in the way, and with the container or I/O address space,
- * of one that is open. Devices that are reset together must be opened so. Threads:
- * several may do so beside the same one, which is only read.
+ * of one that is open. Devices that are reset together must be opened so. Errors: as
+ * barlease_device_open_path() has them by that way. Threads: several may do so beside
+ * the same one, which is only read.
  */
 int barlease_device_open_beside(struct barlease_device *dev, const char *bdf,
 				const struct barlease_device *beside);

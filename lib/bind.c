@@ -115,26 +115,38 @@ static int bind_by_override(const char *address, const char *driver)
 	return 0;
 }
 
-/* To that driver, and not to whichever the kernel would find first. */
-static int restore(const char *address, const struct barlease_binding *former)
+/*
+ * To that driver, and not to whichever the kernel would find first; "": to none. It
+ * may be one that takes what it is told to by an override only.
+ */
+static int move(const char *address, const char *driver)
 {
 	char path[PATH_MAX];
 
-	if (write_override(address, former->override))
-		return -1;
-	if (former->driver[0] && is_bound(address, former->driver))
+	if (*driver && is_bound(address, driver))
 		return 0;
-	if (release(address))
+	if (write_override(address, driver) || release(address))
 		return -1;
-	if (!former->driver[0])
+	if (!*driver)
 		return 0;
-	snprintf(path, sizeof(path), PCI_SYSFS "/drivers/%s/bind", former->driver);
+	snprintf(path, sizeof(path), PCI_SYSFS "/drivers/%s/bind", driver);
 	if (barlease_write_file(path, address)) {
 		if (errno == ENOENT)
 			errno = ENODEV;
 		return -1;
 	}
 	return 0;
+}
+
+/* The override last: who has bound by one may have taken it back since. */
+static int restore(const char *address, const struct barlease_binding *former)
+{
+	int ret = move(address, former->driver), saved = errno;
+
+	if (write_override(address, former->override))
+		return -1;
+	errno = saved;
+	return ret;
 }
 
 /* After what failed: the device has what it had, as far as that is possible. */

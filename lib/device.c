@@ -157,9 +157,12 @@ static int open_by_cdev(struct barlease_device *dev,
  */
 static int open_by_any(struct barlease_device *dev)
 {
+	int by_cdev;
+
 	if (open_by_cdev(dev, NULL) == 0)
 		return 0;
-	switch (errno) {
+	by_cdev = errno;
+	switch (by_cdev) {
 	case ENOENT:
 	case ENODEV:
 	case ENXIO:
@@ -168,7 +171,12 @@ static int open_by_any(struct barlease_device *dev)
 	case EINVAL:
 		close_fd(&dev->device_fd);
 		close_fd(&dev->iommu_fd);
-		return open_by_group(dev, NULL);
+		if (open_by_group(dev, NULL) == 0)
+			return 0;
+		/* The kernel may have no groups: the cdev's word is the one to hear. */
+		if (errno == ENOENT && by_cdev != ENODEV && by_cdev != ENXIO)
+			errno = by_cdev;
+		return -1;
 	default:
 		return -1;
 	}

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/dma-buf.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -122,8 +123,8 @@ static void discard(struct barlease_map *map)
 	errno = saved;
 }
 
-struct barlease_map *barlease_map(int lease_fd,
-				  const struct barlease_map_options *options)
+static struct barlease_map *map_lease(int lease_fd,
+				      const struct barlease_map_options *options)
 {
 	struct barlease_map_options o = { .va_hint = BARLEASE_VA_HINT_UNKNOWN };
 	struct barlease_map *map;
@@ -149,6 +150,19 @@ struct barlease_map *barlease_map(int lease_fd,
 	return map;
 }
 
+/* A thread that was cancelled in there would leave a lock taken, or an fd. */
+struct barlease_map *barlease_map(int lease_fd,
+				  const struct barlease_map_options *options)
+{
+	struct barlease_map *map;
+	int former;
+
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &former);
+	map = map_lease(lease_fd, options);
+	pthread_setcancelstate(former, NULL);
+	return map;
+}
+
 /* In a child something else may be where a map was that it was not to have. */
 static int unmap_pages(struct barlease_map *map)
 {
@@ -161,12 +175,16 @@ static int unmap_pages(struct barlease_map *map)
 
 int barlease_unmap(struct barlease_map *map)
 {
+	int former;
+
 	if (!map)
 		return 0;
 	if (unmap_pages(map))
 		return -1;
 	map->addr = NULL;
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &former);
 	discard(map);
+	pthread_setcancelstate(former, NULL);
 	return 0;
 }
 

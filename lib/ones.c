@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -35,9 +36,17 @@ static bool still_there(const struct memory *memory)
 
 static int fill(int fd)
 {
+	struct rlimit limit;
 	char piece[4096];
 	ssize_t len;
 
+	/* To write beyond it would be a signal, which ends the program. */
+	if (getrlimit(RLIMIT_FSIZE, &limit))
+		return -1;
+	if (limit.rlim_cur < ONES_SIZE) {
+		errno = EFBIG;
+		return -1;
+	}
 	memset(piece, 0xff, sizeof(piece));
 	for (size_t at = 0; at < ONES_SIZE; at += sizeof(piece)) {
 		len = pwrite(fd, piece, sizeof(piece), at);

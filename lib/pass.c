@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
@@ -152,6 +153,32 @@ static bool message_valid(const struct message *message, size_t length)
 	       barlease_size_valid(&message->info) && info_valid(&message->info);
 }
 
+/* The lease of what came, or -1 with all closed that came with it. */
+static int take_lease(int sock, struct msghdr *msg, const struct received *received,
+		      size_t length)
+{
+	int fd = take_fd(msg);
+
+	if (length == 0 && fd < 0) {
+		errno = ECONNRESET;
+		return -1;
+	}
+	if (fd < 0 && msg->msg_flags & MSG_CTRUNC && is_out_of_fds(sock))
+		return -1;
+	/*
+	 * The sender's one sendmsg() comes whole, and alone: on a stream, too, a read
+	 * ends behind what has brought an fd.
+	 */
+	if (fd < 0 || msg->msg_flags & (MSG_TRUNC | MSG_CTRUNC) ||
+	    !message_valid(&received->known, length)) {
+		if (fd >= 0)
+			close(fd);
+		errno = EPROTO;
+		return -1;
+	}
+	return fd;
+}
+
 int barlease_recv(int sock, struct barlease_info *info)
 {
 	union control control;
@@ -163,8 +190,8 @@ int barlease_recv(int sock, struct barlease_info *info)
 		.msg_control = &control,
 		.msg_controllen = sizeof(control),
 	};
+	int fd, former;
 	ssize_t got;
-	int fd;
 
 	if (!barlease_size_valid(info)) {
 		errno = EINVAL;
@@ -176,24 +203,12 @@ int barlease_recv(int sock, struct barlease_info *info)
 	if (got < 0)
 		return -1;
 
-	fd = take_fd(&msg);
-	if (got == 0 && fd < 0) {
-		errno = ECONNRESET;
-		return -1;
-	}
-	if (fd < 0 && msg.msg_flags & MSG_CTRUNC && is_out_of_fds(sock))
-		return -1;
-	/*
-	 * The sender's one sendmsg() comes whole, and alone: on a stream, too, a read
-	 * ends behind what has brought an fd.
-	 */
-	if (fd < 0 || msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC) ||
-	    !message_valid(&received.known, (size_t)got)) {
-		if (fd >= 0)
-			close(fd);
-		errno = EPROTO;
-		return -1;
-	}
-	barlease_sized_out(info, &received.known.info, sizeof(received.known.info));
+	/* Who is cancelled is so while it waits, and not with fds in hand. */
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &former);
+	fd = take_lease(sock, &msg, &received, (size_t)got);
+	pthread_setcancelstate(former, NULL);
+	if (fd >= 0)
+		barlease_sized_out(info, &received.known.info,
+				   sizeof(received.known.info));
 	return fd;
 }

@@ -101,6 +101,7 @@ static void on_sigbus(int sig, siginfo_t *info, void *context)
 int barlease_sigbus_install(void)
 {
 	static bool installed;
+	sigset_t none;
 	struct sigaction ours = {
 		.sa_sigaction = on_sigbus,
 		.sa_flags = SA_SIGINFO | SA_ONSTACK,
@@ -108,6 +109,9 @@ int barlease_sigbus_install(void)
 
 	if (installed)
 		return 0;
+	/* Else the loader may look it up in the handler, see survive.c. */
+	sigemptyset(&none);
+	sigdelset(&none, SIGBUS);
 	if (sigaction(SIGBUS, NULL, &before[0]))
 		return -1;
 	/*

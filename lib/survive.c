@@ -370,6 +370,12 @@ static int prepare(void)
 	}
 	if (barlease_ones_prepare())
 		return -1;
+	/*
+	 * Where a program has us linked in statically, its loader may look a function
+	 * up at its first call, with locks. This one the handlers may be the first to
+	 * call; what else they call was called above.
+	 */
+	syscall(SYS_gettid);
 	if (!last_block)
 		free_block(&first_block);
 	return 0;
@@ -517,7 +523,7 @@ static int move_back(struct survivor *s, void *fresh)
 		/* Not more lost than it was, if it could not be covered then. */
 		atomic_store(&s->state, was);
 		munmap(fresh, length);
-		/* It may have left a hole, or may not. */
+		/* It may have left a hole, or may not; another thread may be in it. */
 		cover(s, MAP_FIXED_NOREPLACE);
 		errno = saved;
 		return -1;
@@ -554,6 +560,15 @@ static int try_restore(struct survivor *s, int lease_fd, uint64_t offset)
 	return there ? ret : -1;
 }
 
+/* What an attempt has left of the lease is not to be seen while the map is lost. */
+static void hide_lease(struct survivor *s)
+{
+	pthread_mutex_lock(&lock);
+	if (barlease_survivor_lost(s))
+		cover(s, MAP_FIXED);
+	pthread_mutex_unlock(&lock);
+}
+
 int barlease_survivor_restore(struct survivor *s, int lease_fd, uint64_t offset)
 {
 	int saved, ret = 1;
@@ -564,16 +579,15 @@ int barlease_survivor_restore(struct survivor *s, int lease_fd, uint64_t offset)
 	}
 	if (!barlease_survivor_lost(s))
 		return 0;
-	for (int i = 0; ret > 0 && i < NR_RESTORES; i++)
+	for (int i = 0; ret > 0 && i < NR_RESTORES; i++) {
 		ret = try_restore(s, lease_fd, offset);
-	if (ret == 0)
-		return 0;
+		if (ret > 0)
+			hide_lease(s);
+	}
 	saved = ret > 0 ? EIO : errno;
-	/* What attempts have left of the lease is not to be seen. */
-	pthread_mutex_lock(&lock);
-	if (barlease_survivor_lost(s))
-		cover(s, MAP_FIXED);
-	pthread_mutex_unlock(&lock);
+	/* Another thread may have done it meanwhile. */
+	if (ret == 0 || !barlease_survivor_lost(s))
+		return 0;
 	errno = saved;
 	return -1;
 }

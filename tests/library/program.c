@@ -31,10 +31,12 @@ int main(void)
 	printf("live: %#" PRIx32 ", lost %d\n",
 	       barlease_mmio_read32((char *)barlease_map_addr(map) + 8),
 	       barlease_map_lost(map));
+	fflush(stdout);
 	if (ftruncate(fd, 0))
 		return 3;
 	printf("gone: %#" PRIx32, barlease_read32(map, 8));
 	printf(", lost %d\n", barlease_map_lost(map));
+	fflush(stdout);
 	if (barlease_unmap(map) || barlease_device_open(&dev, "nowhere") != -1)
 		return 4;
 	printf("nowhere: %d\n", errno == EINVAL);

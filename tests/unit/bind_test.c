@@ -21,8 +21,11 @@ int __wrap_barlease_read_line(const char *path, char *line, size_t size);
 const char *__wrap_barlease_link_name(const char *bdf, const char *link,
 				      char target[PATH_MAX]);
 
-/* "picky" takes no device, and the kernel finds "native" by itself. */
-static const char *const drivers[] = { "native", "other", "picky" };
+/*
+ * "picky" takes no device, "told" one that is to be its own, as VFIO's drivers do,
+ * and the kernel finds "native" by itself.
+ */
+static const char *const drivers[] = { "native", "other", "picky", "told" };
 static char driver[64], override[64];
 static int nr_writes;
 
@@ -44,6 +47,7 @@ static int refuse(int error)
 static int take(const char *name)
 {
 	if (!is_loaded(name) || !strcmp(name, "picky") ||
+	    (!*override && !strcmp(name, "told")) ||
 	    (*override && strcmp(override, name)))
 		return refuse(ENODEV);
 	strcpy(driver, name);
@@ -132,10 +136,26 @@ static void a_driver_takes_the_device_and_gives_it_back(void **state)
 	check("native", "");
 }
 
+/* As it is after a bind by hand. */
+static void a_driver_has_it_back_whose_override_was_taken_back(void **state)
+{
+	struct barlease_binding was = { .size = sizeof(was) };
+
+	(void)state;
+	have("told", "");
+	assert_int_equal(barlease_device_get_binding(BDF, &was), 0);
+	assert_int_equal(barlease_device_bind(BDF, "other"), 0);
+	check("other", "other");
+	assert_int_equal(barlease_device_unbind(BDF, &was), 0);
+	check("told", "");
+}
+
 static void who_does_not_get_it_changes_nothing(void **state)
 {
 	static const char *const had[][2] = {
-		{ "native", "" }, { "other", "other" }, { "", "" }, { "", "gone" }
+		{ "native", "" },   { "other", "other" }, { "", "" },
+		{ "", "gone" },     { "told", "told" },   { "told", "" },
+		{ "told", "gone" },
 	};
 
 	(void)state;
@@ -212,6 +232,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_driver_takes_the_device_and_gives_it_back),
+		cmocka_unit_test(a_driver_has_it_back_whose_override_was_taken_back),
 		cmocka_unit_test(who_does_not_get_it_changes_nothing),
 		cmocka_unit_test(what_is_no_driver_is_not_tried),
 		cmocka_unit_test(an_unbind_that_fails_changes_nothing),

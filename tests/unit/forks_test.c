@@ -17,6 +17,9 @@
 
 #define PAGES 3
 
+/* What the library keeps open once there was a map with SURVIVE. */
+#define NR_ONES 2
+
 /*
  * The linker puts these before madvise(), which keeps a map from children, and before
  * the prefault.
@@ -199,11 +202,55 @@ static void a_child_has_nothing_of_a_restore_under_way(void **state)
 	assert_int_equal(mappings_of_a_child(), 1);
 }
 
+static void *map_and_unmap_cancelled(void *arg)
+{
+	(void)arg;
+	pthread_cancel(pthread_self());
+	map = map_with(BARLEASE_MAP_SURVIVE | BARLEASE_MAP_NO_HANDLER);
+	barlease_unmap(map);
+	map = NULL;
+	pthread_testcancel();
+	return NULL;
+}
+
+/*
+ * The first such map of a process takes calls at which a thread ends that was
+ * cancelled: with a lock that each fork takes, too.
+ */
+static void a_cancelled_thread_leaves_nothing_taken(void **state)
+{
+	pid_t pid = fork();
+	int status;
+
+	(void)state;
+	assert_return_code(pid, errno);
+	if (!pid) {
+		pthread_t thread;
+		void *ret;
+		int fds;
+
+		alarm(60);
+		fds = count_fds();
+		if (pthread_create(&thread, NULL, map_and_unmap_cancelled, NULL) ||
+		    pthread_join(thread, &ret) || ret != PTHREAD_CANCELED)
+			_exit(1);
+		pid = fork();
+		if (!pid)
+			_exit(0);
+		_exit(waitpid(pid, &status, 0) == pid && count_fds() == fds + NR_ONES ?
+			      0 :
+			      2);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		TEST(a_cancelled_thread_leaves_nothing_taken),
 		TEST(a_child_has_none_while_it_is_mapped),
 		TEST(a_child_has_none_while_it_is_restored),
 		TEST(a_child_has_nothing_of_a_restore_under_way),

@@ -33,6 +33,8 @@ long __real_syscall(long number, ...);
 long __wrap_syscall(long number, ...);
 void *__real_mremap(void *from, size_t old, size_t new, int flags, ...);
 void *__wrap_mremap(void *from, size_t old, size_t new, int flags, ...);
+int __real_barlease_prefault(int lease_fd);
+int __wrap_barlease_prefault(int lease_fd);
 
 /* At which system call of its own, counted from 1, a thread stops, until told. */
 static _Thread_local struct {
@@ -44,6 +46,8 @@ static atomic_bool stopped, go_on, go_on_later;
 static void (*after_mremap)(void);
 static uintptr_t moved_by; /* the last mremap() */
 static bool fail_mmap;
+static char *foreign; /* what another thread maps where a failing mremap() unmapped */
+static bool fail_mremap;
 
 long __wrap_syscall(long number, ...)
 {
@@ -74,11 +78,34 @@ void *__wrap_mremap(void *from, size_t old, size_t new, int flags, ...)
 	va_start(args, flags);
 	to = va_arg(args, void *);
 	va_end(args);
+	if (fail_mremap) {
+		munmap(to, new);
+		foreign =
+			mmap(to, new, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+		errno = ENOMEM;
+		return MAP_FAILED;
+	}
 	ret = __real_mremap(from, old, new, flags, to);
 	moved_by = (uintptr_t)ret - (uintptr_t)from;
 	if (after_mremap)
 		after_mremap();
 	return ret;
+}
+
+/* Another thread's restore, while ours is interrupted in its prefault. */
+static void (*instead_of_prefault)(void);
+
+int __wrap_barlease_prefault(int lease_fd)
+{
+	void (*instead)(void) = instead_of_prefault;
+
+	if (!instead)
+		return __real_barlease_prefault(lease_fd);
+	instead_of_prefault = NULL;
+	instead();
+	errno = EINTR;
+	return -1;
 }
 
 /* What happens between the load of an accessor and its second look. */
@@ -128,6 +155,7 @@ static int teardown(void **state)
 	(void)state;
 	after_mremap = NULL;
 	fail_mmap = false;
+	fail_mremap = false;
 	close(file);
 	return barlease_unmap(map);
 }
@@ -570,6 +598,37 @@ static void a_fork_takes_locks_in_the_order_of_the_program(void **state)
 	assert_int_equal(status, 0);
 }
 
+/* It fails without memory, and may have unmapped what it was to replace by then. */
+static void what_another_has_mapped_since_stays(void **state)
+{
+	(void)state;
+	cut(file, 0);
+	assert_int_equal(handle(), 1);
+	grow(file, 0, PAGES);
+	fail_mremap = true;
+	assert_int_equal(barlease_map_restore(map), -1);
+	assert_int_equal(errno, ENOMEM);
+	assert_ptr_equal(foreign, barlease_map_addr(map));
+	for (size_t i = 0; i < PAGES; i++)
+		assert_int_equal(foreign[i * page_size], 0);
+}
+
+static void restore_by_another(void)
+{
+	assert_int_equal(result(start(restore_in_thread, NULL)), 0);
+}
+
+static void who_is_interrupted_has_what_another_restored(void **state)
+{
+	(void)state;
+	cut(file, 0);
+	assert_int_equal(handle(), 1);
+	grow(file, 0, PAGES);
+	instead_of_prefault = restore_by_another;
+	assert_int_equal(barlease_map_restore(map), 0);
+	check_live();
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -587,6 +646,8 @@ int main(void)
 		TEST(a_loss_that_failed_is_one_to_restore),
 		TEST(a_read_over_a_loss_and_a_restore_is_done_again),
 		TEST(two_threads_restore_it_once),
+		TEST(what_another_has_mapped_since_stays),
+		TEST(who_is_interrupted_has_what_another_restored),
 		TEST(a_child_of_a_busy_parent_is_free),
 		cmocka_unit_test_setup_teardown(a_child_without_the_map_is_left_alone,
 						setup_dontfork, teardown),
