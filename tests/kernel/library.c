@@ -12,6 +12,7 @@
 #include "barlease.h"
 #include "device.h"
 #include "harness.h"
+#include "system.h"
 
 TEST(library_features, "the library tells which calls a device takes")
 {
@@ -83,22 +84,33 @@ TEST(library_bars, "a device's BARs are told by size, kind and MSI-X table")
 
 TEST(library_unbind, "unbinding restores the driver and the override that were there")
 {
-	static const char *const drivers[] = { "virtio-pci", "", BARLEASE_DRIVER };
+	/* VFIO's wants to be told; once it was, the override may be taken back. */
+	static const struct {
+		const char *driver;
+		bool taken_back;
+	} had[] = { { "virtio-pci", false },
+		    { "", false },
+		    { BARLEASE_DRIVER, false },
+		    { "vfio-pci", true } };
 	const char *bdf = device_bdf(BLK_DEVICE);
+	char path[128];
 	struct barlease_binding now = { .size = sizeof(now) };
 	const struct barlease_binding none = { .size = sizeof(none) };
 
-	CHECK_OK(system("modprobe virtio-pci"));
-	for (size_t i = 0; i < sizeof(drivers) / sizeof(*drivers); i++) {
+	CHECK_OK(system("modprobe -a virtio-pci vfio-pci"));
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/driver_override", bdf);
+	for (size_t i = 0; i < sizeof(had) / sizeof(*had); i++) {
 		struct barlease_binding was = { .size = sizeof(was) };
 
-		if (*drivers[i])
-			CHECK_OK(barlease_device_bind(bdf, drivers[i]));
+		if (*had[i].driver)
+			CHECK_OK(barlease_device_bind(bdf, had[i].driver));
 		else
 			CHECK_OK(barlease_device_unbind(bdf, &none));
+		if (had[i].taken_back)
+			write_file(path, "\n");
 		CHECK_OK(barlease_device_get_binding(bdf, &was));
-		CHECK(!strcmp(was.driver, drivers[i]));
-		CHECK(!strcmp(was.override, drivers[i]));
+		CHECK(!strcmp(was.driver, had[i].driver));
+		CHECK(!strcmp(was.override, had[i].taken_back ? "" : had[i].driver));
 		CHECK_OK(barlease_device_bind(bdf, BARLEASE_DRIVER));
 		CHECK_OK(barlease_device_unbind(bdf, &was));
 		CHECK_OK(barlease_device_get_binding(bdf, &now));
