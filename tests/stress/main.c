@@ -158,8 +158,7 @@ static void end_all(void)
 __attribute__((noreturn)) static void give_up(void)
 {
 	/* Who is the first to fail may still be writing why. */
-	for (int i = 0; i < 1000 && !world->failure_told; i++)
-		pause_us(1000);
+	wait_until_told();
 	if (!world->failure_told)
 		snprintf(
 			world->failure, sizeof(world->failure),

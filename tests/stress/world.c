@@ -255,6 +255,12 @@ void actor_gone(unsigned int actor)
 	world->actors[actor].op = 0;
 }
 
+void wait_until_told(void)
+{
+	for (int i = 0; i < TELL_SECONDS * 1000 && !world->failure_told; i++)
+		pause_us(1000);
+}
+
 void fail(int lease, int device, const char *format, ...)
 {
 	va_list args;
@@ -267,6 +273,8 @@ void fail(int lease, int device, const char *format, ...)
 		va_end(args);
 		world->failure_told = true;
 	}
+	/* The first may be a thread of this process, which ends with us. */
+	wait_until_told();
 	_exit(1);
 }
 

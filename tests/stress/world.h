@@ -279,6 +279,10 @@ static inline struct moment moment(const struct terms *terms)
 				world->devices[terms->device].word };
 }
 
+/* Until who is the first to fail has said why, unless it was killed meanwhile. */
+#define TELL_SECONDS 10
+void wait_until_told(void);
+
 /* End this process; the first to come here is the one who is heard. */
 __attribute__((noreturn, format(printf, 3, 4))) void fail(int lease, int device,
 							  const char *format, ...);
