@@ -90,8 +90,8 @@ TEST(library_unbind, "unbinding restores the driver and the override that were t
 		bool taken_back;
 	} had[] = { { "virtio-pci", false },
 		    { "", false },
-		    { BARLEASE_DRIVER, false },
-		    { "vfio-pci", true } };
+		    { "vfio-pci", true },
+		    { BARLEASE_DRIVER, false } }; /* as others have it */
 	const char *bdf = device_bdf(BLK_DEVICE);
 	char path[128];
 	struct barlease_binding now = { .size = sizeof(now) };
