@@ -214,43 +214,45 @@ static void *map_and_unmap_cancelled(void *arg)
 }
 
 /*
- * The first such map of a process takes calls at which a thread ends that was
- * cancelled: with a lock that each fork takes, too.
+ * The first such map of a process, which this test's must be, takes calls at which a
+ * thread ends that was cancelled: with a lock that each fork takes, too.
  */
 static void a_cancelled_thread_leaves_nothing_taken(void **state)
 {
-	pid_t pid = fork();
-	int status;
+	int status, fds = count_fds();
+	pthread_t thread;
+	void *ret;
+	pid_t pid;
 
 	(void)state;
-	assert_return_code(pid, errno);
-	if (!pid) {
-		pthread_t thread;
-		void *ret;
-		int fds;
-
-		alarm(60);
-		fds = count_fds();
-		if (pthread_create(&thread, NULL, map_and_unmap_cancelled, NULL) ||
-		    pthread_join(thread, &ret) || ret != PTHREAD_CANCELED)
-			_exit(1);
-		pid = fork();
-		if (!pid)
-			_exit(0);
-		_exit(waitpid(pid, &status, 0) == pid && count_fds() == fds + NR_ONES ?
-			      0 :
-			      2);
-	}
+	assert_int_equal(pthread_create(&thread, NULL, map_and_unmap_cancelled, NULL),
+			 0);
+	assert_int_equal(pthread_join(thread, &ret), 0);
+	assert_ptr_equal(ret, PTHREAD_CANCELED);
+	/* Where that lock is taken it would wait for ever. */
+	alarm(60);
+	pid = fork();
+	if (!pid)
+		_exit(0);
+	alarm(0);
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	assert_int_equal(status, 0);
+	assert_int_equal(count_fds(), fds + NR_ONES);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+/* ASan takes the stack of a thread that was cancelled for one that is in use still. */
+#ifdef __SANITIZE_ADDRESS__
+#define CANCELS(name) LEFT_OUT(name)
+#else
+#define CANCELS(name) TEST(name)
+#endif
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(a_cancelled_thread_leaves_nothing_taken),
+		CANCELS(a_cancelled_thread_leaves_nothing_taken),
 		TEST(a_child_has_none_while_it_is_mapped),
 		TEST(a_child_has_none_while_it_is_restored),
 		TEST(a_child_has_nothing_of_a_restore_under_way),

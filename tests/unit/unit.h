@@ -46,7 +46,7 @@
  */
 static inline struct CMUnitTest unless(const char *reason, struct CMUnitTest test)
 {
-	if (!reason)
+	if (!reason || !test.name)
 		return test;
 	printf("# left out: %s: %s\n", test.name, reason);
 	return (struct CMUnitTest)LEFT_OUT(test.test_func);
