@@ -73,6 +73,7 @@ bool no_entry_after_revoke = true;
 bool no_entry_after_close = true;
 bool no_entry_while_off = true;
 bool no_entry_in_reset = true;
+bool no_read_in_reset = true;
 bool no_use_after_release = true;
 bool no_use_of_gone_device = true;
 
@@ -84,9 +85,10 @@ bool no_use_of_gone_device = true;
 #define NR_no_entry_after_close		2
 #define NR_no_entry_while_off		3
 #define NR_no_entry_in_reset		4
-#define NR_no_use_after_release		5
-#define NR_no_use_of_gone_device	6
-#define NR_deadlock			7
+#define NR_no_read_in_reset		5
+#define NR_no_use_after_release		6
+#define NR_no_use_of_gone_device	7
+#define NR_deadlock			8
 
 #define PROMISE(name, holds)	name = (holds) || (ONLY && ONLY != NR_##name); assert(name)
 #define NO_ENTRY(l)		(!pte[AT(0, l)] && !pte[AT(1, l)])
@@ -142,10 +144,15 @@ inline push_out_stores()
 {
 	atomic { down_read(memory_lock); use_device() };
 	atomic {
+#ifndef PUSH_OUT_IN_RESET
 		down_read(reset_sem);
+#endif
 		use_device();
 		use_pci_dev();
+		PROMISE(no_read_in_reset, !in_reset);	/* pci_read_config_word() */
+#ifndef PUSH_OUT_IN_RESET
 		up_read(reset_sem);
+#endif
 		up_read(memory_lock)
 	}
 }

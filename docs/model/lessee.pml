@@ -115,7 +115,7 @@ inline fault()
 inline fork_vma(child)
 {
 	vma_start_write(m, l);
-	atomic { use_lease(l); refs[l]++ };
+	atomic { use_lease(l); refs[l]++ };	/* get_file() */
 	if
 	:: copy = false				/* VM_WIPEONFORK */
 	:: copy = true				/* a lessee took that away: MADV_KEEPONFORK */
@@ -123,7 +123,7 @@ inline fork_vma(child)
 	   ; pte[AT(m, l)] = false		/* zap_mapping() of the parent's VMA, by lease_open() */
 #endif
 	fi;
-	atomic { !i_mmap -> vma[AT(child, l)] = true };
+	atomic { !i_mmap -> vma[AT(child, l)] = true };	/* vma_interval_tree_insert_after() */
 	if
 	:: copy ->				/* copy_huge_pmd(): looks, and then writes */
 	   seen = pte[AT(m, l)];
@@ -161,11 +161,11 @@ end_idle:
 		:: vma[AT(m, l)] && fd[AT(m, l)] -> goto do_prefault
 #endif
 #if MAP
-		:: l < MAP && !vma[AT(m, l)] && fd[AT(m, l)] -> refs[l]++; goto do_mmap
+		:: l < MAP && !vma[AT(m, l)] && fd[AT(m, l)] -> refs[l]++; goto do_mmap	/* ksys_mmap_pgoff() */
 		:: l < MAP && vma[AT(m, l)] -> goto do_munmap
 #endif
 #if CLOSE_FD
-		:: l < CLOSE_FD && fd[AT(m, l)] -> fd[AT(m, l)] = false; goto do_put
+		:: l < CLOSE_FD && fd[AT(m, l)] -> fd[AT(m, l)] = false; goto do_put	/* close() */
 #endif
 #ifdef FORK
 		:: mm[1 - m] == NONE -> mm[1 - m] = FORKING; l = 0; goto do_fork
@@ -219,7 +219,7 @@ do_mmap:
 	:: atomic { !seen -> up_write_mmap(m); goto do_put }
 	fi;
 
-do_munmap:
+do_munmap:					/* do_vmi_align_munmap() */
 	down_write(mmap_lock[m]);
 #ifdef THREADS
 	if
@@ -232,8 +232,8 @@ do_munmap:
 	atomic { !i_mmap -> vma[AT(m, l)] = false };
 	atomic { pte[AT(m, l)] = false; up_write_mmap(m) };
 #else
-	pte[AT(m, l)] = false;
-	atomic { !i_mmap -> vma[AT(m, l)] = false; up_write_mmap(m) };
+	pte[AT(m, l)] = false;			/* unmap_vmas() */
+	atomic { !i_mmap -> vma[AT(m, l)] = false; up_write_mmap(m) };	/* free_pgtables() unlinks it at the inode */
 #endif
 	/* fall through */
 #endif

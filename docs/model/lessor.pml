@@ -39,7 +39,7 @@ idle:
 		:: lessor_fd[l] -> goto do_info
 #endif
 #if CLOSE_FD
-		:: l < CLOSE_FD && lessor_fd[l] -> lessor_fd[l] = false; goto do_put
+		:: l < CLOSE_FD && lessor_fd[l] -> lessor_fd[l] = false; goto do_put	/* close() */
 #endif
 #ifdef EXPORT
 		:: !exists[l] -> exists[l] = true; refs[l] = 1; goto do_export
@@ -120,7 +120,10 @@ do_info:					/* barlease_lease_info(), barlease_lease_memattr() */
 do_export:					/* barlease_lease_export() */
 	user_copy();
 	atomic { !list_lock -> use_pci_dev(); listed[l] = true };	/* check_region(), join_device() */
-	atomic { device_refs++; lessor_fd[l] = true };	/* get_device(), dma_buf_fd() */
+	if					/* get_device(), dma_buf_fd() */
+	:: atomic { device_refs++; lessor_fd[l] = true }
+	:: atomic { device_refs++; goto do_put }	/* EMFILE: dma_buf_put() */
+	fi;
 #ifdef TOUCH_AFTER_FD
 	use_lease(l);
 #endif
@@ -180,7 +183,7 @@ do_close:					/* vfio_df_close() */
 #ifdef RESET_AT_CLOSE
 	try_reset();				/* vfio_pci_dev_set_try_reset() */
 #endif
-	atomic { users = 0; unlock(set_lock) };
+	atomic { users = 0; unlock(set_lock) };	/* vfio_device_put_registration() */
 #ifdef REOPEN
 	if
 #ifdef OPEN_UNREGISTERED

@@ -48,7 +48,9 @@ end_idle:
 	   :: l < NL && !listed[l] -> l++
 	   :: l == NL -> break
 	   od;
-	   atomic { l = 0; unlock(list_lock); in_debugfs-- };	/* leases_stop() */
+	   atomic { l = 0; unlock(list_lock) };	/* leases_stop() */
+	   user_copy();				/* seq_read(), into what may be a mapping of a lease */
+	   in_debugfs--;			/* debugfs_file_put() */
 	   goto end_idle
 	:: skip
 	fi
