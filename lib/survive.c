@@ -370,14 +370,15 @@ static int prepare(void)
 	}
 	if (barlease_ones_prepare())
 		return -1;
+	if (last_block)
+		return 0;
 	/*
 	 * Where a program has us linked in statically, its loader may look a function
 	 * up at its first call, with locks. This one the handlers may be the first to
 	 * call; what else they call was called above.
 	 */
 	syscall(SYS_gettid);
-	if (!last_block)
-		free_block(&first_block);
+	free_block(&first_block);
 	return 0;
 }
 

@@ -214,7 +214,9 @@ TEST(smaps_1g, "reading smaps splits a 1 GiB entry beside stores and harms nobod
 	CHECK_EQ(pthread_barrier_init(&storers.begin, NULL, 3), 0);
 	CHECK_EQ(pthread_barrier_init(&storers.end, NULL, 3), 0);
 	for (int i = 0; i < THREADS; i++)
-		CHECK_EQ(pthread_create(&threads[i], NULL, runs[i], i ? NULL : &fd), 0);
+		CHECK_EQ(pthread_create(&threads[i], NULL, runs[i],
+					(void *)(uintptr_t)!i),
+			 0);
 	for (uint32_t round = 0; round < rounds(ROUNDS); round++) {
 		storers.at = map_at(fd, 0, BIG_SIZE, READ_WRITE, 0);
 		pthread_barrier_wait(&storers.begin);
@@ -342,7 +344,8 @@ static void protect_lease(const struct protection *protection)
 	struct readers readers = readers_start(&other, 1, 0x10);
 	uint64_t taken = 0;
 
-	for (uint64_t off = 0; off < 2; off++) {
+	for (uint64_t round = 0; round < 4; round++) {
+		uint64_t off = round % 2, revokes = round / 2;
 		int fd = lease(&dev, RAM_BAR, MIB(8), MIB(8)), status;
 		struct protected with = { protection, map_at(fd, 0, MIB(8), READ_WRITE,
 							     off * PAGE_SIZE) };
@@ -351,7 +354,7 @@ static void protect_lease(const struct protection *protection)
 		taken = hear(kid.sock);
 		readers_wait_works(&readers);
 		/* Whatever it hangs in, it can be killed, with its lease or without. */
-		if (off)
+		if (revokes)
 			CHECK_OK(abi_revoke(dev.device_fd, fd));
 		readers_wait_works(&readers);
 		CHECK_OK(kill(kid.pid, SIGKILL));

@@ -598,13 +598,19 @@ static void a_fork_takes_locks_in_the_order_of_the_program(void **state)
 	assert_int_equal(status, 0);
 }
 
+/* It is lost, and can be restored. */
+static void lose_for_a_while(void)
+{
+	cut(file, 0);
+	assert_int_equal(handle(), 1);
+	grow(file, 0, PAGES);
+}
+
 /* It fails without memory, and may have unmapped what it was to replace by then. */
 static void what_another_has_mapped_since_stays(void **state)
 {
 	(void)state;
-	cut(file, 0);
-	assert_int_equal(handle(), 1);
-	grow(file, 0, PAGES);
+	lose_for_a_while();
 	fail_mremap = true;
 	assert_int_equal(barlease_map_restore(map), -1);
 	assert_int_equal(errno, ENOMEM);
@@ -621,9 +627,7 @@ static void restore_by_another(void)
 static void who_is_interrupted_has_what_another_restored(void **state)
 {
 	(void)state;
-	cut(file, 0);
-	assert_int_equal(handle(), 1);
-	grow(file, 0, PAGES);
+	lose_for_a_while();
 	instead_of_prefault = restore_by_another;
 	assert_int_equal(barlease_map_restore(map), 0);
 	check_live();
