@@ -6,7 +6,9 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -588,6 +590,73 @@ static void a_signal_does_not_end_the_wait(void **state)
 	assert_int_equal(sigaction(SIGALRM, &old, NULL), 0);
 }
 
+/*
+ * Cancellation
+ */
+
+static _Thread_local bool a_message_cancels;
+
+ssize_t __wrap_recvmsg(int sock, struct msghdr *msg, int flags);
+ssize_t __real_recvmsg(int sock, struct msghdr *msg, int flags);
+
+ssize_t __wrap_recvmsg(int sock, struct msghdr *msg, int flags)
+{
+	ssize_t got = __real_recvmsg(sock, msg, flags);
+
+	if (a_message_cancels)
+		pthread_cancel(pthread_self());
+	return got;
+}
+
+static void *receive_and_return(void *f)
+{
+	struct barlease_info info;
+
+	receive(f, &info);
+	return NULL;
+}
+
+static void *receive_cancelled(void *f)
+{
+	a_message_cancels = true;
+	receive_and_return(f);
+	pthread_testcancel();
+	return NULL;
+}
+
+static void check_cancelled(pthread_t thread)
+{
+	void *ret;
+
+	assert_int_equal(pthread_join(thread, &ret), 0);
+	assert_ptr_equal(ret, PTHREAD_CANCELED);
+}
+
+static void a_thread_can_be_cancelled_while_it_waits(void **state)
+{
+	struct fixture *f = *state;
+	pthread_t thread;
+
+	assert_int_equal(pthread_create(&thread, NULL, receive_and_return, f), 0);
+	assert_int_equal(pthread_cancel(thread), 0);
+	check_cancelled(thread);
+	assert_int_equal(barlease_send(f->from, f->file, &sample), 0);
+	check_sample_arrives(f);
+}
+
+/* To close what came is to pass points where a thread may be cancelled. */
+static void a_thread_cancelled_by_then_leaves_no_fd(void **state)
+{
+	struct fixture *f = *state;
+	struct raw raw = raw_message(&sample);
+	pthread_t thread;
+
+	send_raw(f, raw.bytes, raw.length, 3);
+	assert_int_equal(pthread_create(&thread, NULL, receive_cancelled, f), 0);
+	check_cancelled(thread);
+	assert_int_equal(count_fds(), f->fds);
+}
+
 static const char *no_pidfds(void)
 {
 	int on = 1, sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -627,6 +696,10 @@ int main(void)
 		STREAM(values_of_no_lease_are_eproto),
 		STREAM(another_magic_is_eproto),
 		STREAM(a_signal_does_not_end_the_wait),
+		UNLESS_ASAN(a_thread_can_be_cancelled_while_it_waits, setup_stream,
+			    teardown),
+		UNLESS_ASAN(a_thread_cancelled_by_then_leaves_no_fd, setup_stream,
+			    teardown),
 		PACKETS(a_lease_arrives),
 		PACKETS(any_number_of_fds_but_one_is_eproto),
 		PACKETS(a_message_that_is_too_short_is_eproto),
