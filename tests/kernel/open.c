@@ -4,6 +4,7 @@
  */
 #define _GNU_SOURCE
 #include <sched.h>
+#include <stdio.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -67,4 +68,27 @@ TEST(open_falls_back, "a device is opened by group where /dev/iommu is but a nam
 			CHECK_OK(umount(IOMMUFD));
 		CHECK_OK(unlink(node));
 	}
+}
+
+/* Such a kernel's /dev/vfio, in a mount namespace of the test's own. */
+TEST(open_eacces_no_groups,
+     "who may not open the cdev is told so where the kernel has no groups")
+{
+	static const char dir[] = "/tmp/vfio", devices[] = "/tmp/vfio/devices";
+	bool has_cdevs = access("/dev/vfio/devices", F_OK) == 0;
+	struct barlease_device dev;
+	char bdf[sizeof(dev.bdf)];
+
+	snprintf(bdf, sizeof(bdf), "%s", device_bdf(RAM_DEVICE));
+	CHECK_OK(unshare(CLONE_NEWNS));
+	CHECK_OK(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL));
+	CHECK_OK(mkdir(dir, 0755));
+	CHECK_OK(mount("tmpfs", dir, "tmpfs", 0, "mode=755"));
+	if (has_cdevs) {
+		CHECK_OK(mkdir(devices, 0755));
+		CHECK_OK(mount("/dev/vfio/devices", devices, NULL, MS_BIND, NULL));
+	}
+	CHECK_OK(mount(dir, "/dev/vfio", NULL, MS_BIND | MS_REC, NULL));
+	CHECK_OK(setresuid(65534, 65534, 65534));
+	CHECK_ERRNO(barlease_device_open(&dev, bdf), has_cdevs ? EACCES : ENOENT);
 }
