@@ -52,9 +52,9 @@ inline fault_unlock()
 inline fault()
 {
 	/*
-	 * lease_enter(), without its first look at the state: that takes no lock, and
-	 * ends no fault but one that the look under the lock would end, as a state
-	 * that was left is never come back to.
+	 * lease_enter(), without what it looks at first: that takes no lock, and ends
+	 * faults before they have one. Of the state it ends those alone that the look
+	 * under the lock would end, as a state that was left is never come back to.
 	 */
 #ifndef NO_MEMORY_LOCK
 	down_read(memory_lock);

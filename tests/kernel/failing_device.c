@@ -71,6 +71,55 @@ TEST(failing_open, "an open that runs out of memory fails, and works the next ti
 }
 
 /*
+ * Close
+ */
+
+static void lease_page(void)
+{
+	it.fd = lease(&it.dev, 0, 0, PAGE_SIZE);
+	it.at = map(it.fd, 0, PAGE_SIZE, PROT_READ);
+	CHECK_LOADS(it.at);
+}
+
+static void end_lease(void)
+{
+	CHECK_OK(munmap(it.at, PAGE_SIZE));
+	CHECK_OK(close(it.fd));
+}
+
+static void open_and_lease(void)
+{
+	it.dev = open_address(it.bdf);
+	lease_page();
+}
+
+static int close_device(void)
+{
+	barlease_device_close(&it.dev);
+	return 0;
+}
+
+static void see_it_gone(void)
+{
+	CHECK_GONE(it.at);
+	end_lease();
+}
+
+TEST(failing_device_close,
+     "a close that runs out of memory takes the leases all the same",
+     .needs = FAULT_INJECTION)
+{
+	static const struct call call = { .name = "close of the device",
+					  .prepare = open_and_lease,
+					  .make = close_device,
+					  .undo = see_it_gone };
+
+	it.bdf = device_bdf(NVME_DEVICE);
+	inject_everywhere();
+	fail_each(&call);
+}
+
+/*
  * Bind and load
  */
 
@@ -130,14 +179,19 @@ TEST(failing_bind, "a bind that runs out of memory fails, and works the next tim
 	close(lease(&it.dev, 0, 0, PAGE_SIZE));
 }
 
+static void see_it_unloaded(void)
+{
+	CHECK(!module_is_loaded());
+	CHECK_ERRNO(access(DRIVER_DIR, F_OK), ENOENT);
+	CHECK_ERRNO(access(DEBUGFS, F_OK), ENOENT);
+}
+
 static int load_it(void)
 {
 	int result = module_try_load(NULL), error = errno;
 
 	if (result) {
-		CHECK(!module_is_loaded());
-		CHECK_ERRNO(access(DRIVER_DIR, F_OK), ENOENT);
-		CHECK_ERRNO(access(DEBUGFS, F_OK), ENOENT);
+		see_it_unloaded();
 		errno = error;
 	}
 	return result;
@@ -164,22 +218,29 @@ TEST(failing_load, "a load that runs out of memory fails, and works the next tim
 	module_load(NULL);
 }
 
+static void load_module(void)
+{
+	module_load(NULL);
+}
+
+TEST(failing_unload, "nothing that lacks memory holds up an unload",
+     .needs = FAULT_INJECTION)
+{
+	static const struct call call = { .name = "unload",
+					  .prepare = load_module,
+					  .make = module_try_unload,
+					  .undo = see_it_unloaded };
+
+	unbind_devices();
+	unload_it();
+	inject_everywhere();
+	fail_each(&call);
+	module_load(NULL);
+}
+
 /*
  * Resets
  */
-
-static void lease_page(void)
-{
-	it.fd = lease(&it.dev, 0, 0, PAGE_SIZE);
-	it.at = map(it.fd, 0, PAGE_SIZE, PROT_READ);
-	CHECK_LOADS(it.at);
-}
-
-static void end_lease(void)
-{
-	CHECK_OK(munmap(it.at, PAGE_SIZE));
-	CHECK_OK(close(it.fd));
-}
 
 static int reset_it(void)
 {
@@ -240,9 +301,8 @@ TEST(failing_reset, "resets that run out of memory fail or not, and are over",
 
 static void leave_lease(void)
 {
-	it.dev = open_address(it.bdf);
-	lease_page();
-	barlease_device_close(&it.dev);
+	open_and_lease();
+	close_device();
 }
 
 static int try_unbind(void)
@@ -261,8 +321,7 @@ static int remove_it(void)
 static void end_and_bind(void)
 {
 	CHECK(!is_bound(it.bdf));
-	CHECK_GONE(it.at);
-	end_lease();
+	see_it_gone();
 	write_file("/sys/bus/pci/rescan", "1");
 	bind_devices();
 }

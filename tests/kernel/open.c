@@ -74,7 +74,7 @@ TEST(open_falls_back, "a device is opened by group where /dev/iommu is but a nam
 TEST(open_eacces_no_groups,
      "who may not open the cdev is told so where the kernel has no groups")
 {
-	static const char dir[] = "/tmp/vfio", devices[] = "/tmp/vfio/devices";
+	static const char dir[] = "/mnt", devices[] = "/mnt/devices";
 	bool has_cdevs = access("/dev/vfio/devices", F_OK) == 0;
 	struct barlease_device dev;
 	char bdf[sizeof(dev.bdf)];
@@ -82,7 +82,6 @@ TEST(open_eacces_no_groups,
 	snprintf(bdf, sizeof(bdf), "%s", device_bdf(RAM_DEVICE));
 	CHECK_OK(unshare(CLONE_NEWNS));
 	CHECK_OK(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL));
-	CHECK_OK(mkdir(dir, 0755));
 	CHECK_OK(mount("tmpfs", dir, "tmpfs", 0, "mode=755"));
 	if (has_cdevs) {
 		CHECK_OK(mkdir(devices, 0755));

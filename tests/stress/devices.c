@@ -430,16 +430,10 @@ static const struct {
  * slow kernel has few steps: so each of these comes first in a phase, however long it
  * takes.
  */
-static const struct {
-	enum op op;
-	void (*act)(struct lessor_device *device, const struct step *step);
-} firsts[][GROUP_THREADS] = {
-	{ { OP_SYSFS_RESET, act_sysfs_reset },
-	  { OP_RESCAN, act_rescan },
-	  { OP_PULL, act_pull } },
-	{ { OP_HOT_RESET, act_hot_reset },
-	  { OP_HOT_RESET, act_hot_reset },
-	  { OP_SYSFS_RESET, act_sysfs_reset } },
+static void (*const firsts[][GROUP_THREADS])(struct lessor_device *device,
+					     const struct step *step) = {
+	{ act_sysfs_reset, act_rescan, act_pull },
+	{ act_hot_reset, act_hot_reset, act_sysfs_reset },
 };
 enum {
 	NR_FIRSTS = sizeof(firsts) / sizeof(*firsts),
@@ -471,16 +465,14 @@ static struct lessor_device *pick_device(uintptr_t group, const struct step *ste
 static void first_step(uintptr_t group, const struct step *step)
 {
 	struct lessor_device *device = pick_device(group, step);
-	enum op op;
 
 	if (world->phase >= NR_FIRSTS)
 		return;
-	op = firsts[world->phase][group].op;
 	await_lease(device);
 	pause_us((step->r[3] >> 20) % 300000);
 	for (int i = 0; i < FIRST_TRIES; i++) {
-		firsts[world->phase][group].act(device, step);
-		if (world->outcomes[op][0])
+		firsts[world->phase][group](device, step);
+		if (!world->actors[me].outcome)
 			break;
 		pause_us(10000);
 	}

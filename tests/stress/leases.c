@@ -158,6 +158,7 @@ bool owned_export(struct owned *owned, struct lessor_device *device, int index,
 	owned->fd = fd;
 	owned->terms = terms;
 	owned->revoked = 0;
+	owned->stores_before = world->stores;
 	owned->seen = false;
 	*word = lease_word(terms.id.export, LEASE_LIVE);
 	pthread_mutex_unlock(&owned->lock);
@@ -220,6 +221,7 @@ void owned_revoke(struct owned *owned, struct lessor_device *device)
 	uint64_t revoking = lease_word(terms->id.export, LEASE_REVOKING);
 	bool was_dead = is_dead(owned), first = false, read;
 	uint64_t marks[MAX_MARKS];
+	uint32_t stores;
 	int error;
 
 	if (!was_dead)
@@ -228,13 +230,17 @@ void owned_revoke(struct owned *owned, struct lessor_device *device)
 	if (!was_dead)
 		atomic_compare_exchange_strong(word, &live, revoking);
 	error = errno_of(barlease_revoke(device->dev.device_fd, owned->fd));
+	stores = world->stores;
 	if (!is_closed(owned))
 		first = atomic_compare_exchange_strong(
 			word, &revoking, lease_word(terms->id.export, LEASE_REVOKED));
 	/* Before all else: what is not in the BAR by now came too late. */
 	read = (first || !error) && marks_read(device, terms, marks);
 	pthread_mutex_lock(&owned->lock);
-	owned->revoked += !error;
+	if (!error) {
+		owned->revoked++;
+		owned->stores_then = stores;
+	}
 	if (is_closed(owned) ? error != ENODEV :
 	    was_dead         ? error != EBADFD :
 			       (error && error != EBADFD) || owned->revoked > 1)

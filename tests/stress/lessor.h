@@ -40,6 +40,9 @@ struct owned {
 	unsigned int users;
 	struct terms terms;
 	unsigned int revoked; /* times that REVOKE returned 0 */
+	/* world->stores at its export, and when the REVOKE that ended it had returned.
+	 */
+	uint32_t stores_before, stores_then;
 	bool seen;            /* its marks, when it was dead ... */
 	unsigned int renewed; /* ... in what was the device then */
 	uint64_t marks[MAX_MARKS];

@@ -108,6 +108,18 @@ static bool belongs(const struct terms *terms, union mark mark, uint32_t bar_pag
 	return mark.page == bar_page;
 }
 
+/*
+ * Whether it was begun after REVOKE had returned, by its count, which is drawn before.
+ * If there were more stores meanwhile than that can count, nobody can tell.
+ */
+static bool is_late(const struct owned *owned, union mark mark)
+{
+	uint32_t nr = owned->stores_then - owned->stores_before;
+
+	return owned->revoked && nr <= COUNT_MASK &&
+	       ((mark.count - owned->stores_before) & COUNT_MASK) >= nr;
+}
+
 void marks_compare(struct owned *owned, const struct lessor_device *device,
 		   const uint64_t marks[MAX_MARKS])
 {
@@ -121,6 +133,12 @@ void marks_compare(struct owned *owned, const struct lessor_device *device,
 			     "a store through an earlier lease of number %u, export %u, "
 			     "arrived in page %u after its REVOKE returned: %#llx",
 			     terms->index, (unsigned int)mark.export, terms->marks[i],
+			     (unsigned long long)mark.word);
+		if (mark.word && is_late(owned, mark))
+			fail((int)terms->index, terms->device,
+			     "a store that was begun after its REVOKE had returned "
+			     "arrived in page %u of lease %u: %#llx",
+			     terms->marks[i], terms->index,
 			     (unsigned long long)mark.word);
 		if (mark.word && !belongs(terms, mark, mark_page(terms, i)))
 			fail((int)terms->index, terms->device,

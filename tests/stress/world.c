@@ -233,6 +233,7 @@ void op_end(enum op op, const struct terms *terms, int device, int outcome)
 		world->longest_us[op] = took;
 	if (actor->doing && actor->met == actor->doing)
 		world->overlapped[op]++;
+	actor->outcome = outcome;
 	actor->doing = 0;
 	actor->op = 0;
 	world->outcomes[op][outcome]++;

@@ -145,7 +145,7 @@ union mark {
 	};
 	uint64_t word;
 };
-enum { EXPORT_MASK = (1 << 18) - 1 };
+enum { COUNT_MASK = (1 << 19) - 1, EXPORT_MASK = (1 << 18) - 1 };
 _Static_assert(sizeof(union mark) == sizeof(uint64_t), "a mark is one word");
 _Static_assert(ALL_LEASES <= 1 << 4 && NR_ACTORS <= 1 << 5 &&
 		       GIB(1) / PAGE_SIZE <= 1 << 18,
@@ -182,6 +182,7 @@ struct actor_state {
 	_Atomic uint64_t met;   /* the doing that another one overlapped */
 	_Atomic uint32_t op;    /* op + 1 */
 	uint64_t began_us;
+	int outcome;            /* of its last operation: an errno */
 	_Atomic uint64_t steps; /* shows that it gets on */
 	_Atomic uint32_t generation;
 };
