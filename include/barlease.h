@@ -12,7 +12,8 @@
  * Threads: "any" is any thread at any time, at once with any other call of this
  * library, be it on the same fd or map, but barlease_unmap() of that map. A signal
  * handler may call what says so, and nothing else. No function is a cancellation point
- * (pthread_cancel()) but barlease_send() and barlease_recv(), while they wait.
+ * (pthread_cancel()) but barlease_send() and barlease_recv(), as they begin and while
+ * they wait; who is cancelled in the latter has taken no message.
  *
  * A struct that starts with its size may grow at its end in later releases. The
  * caller sets the size that it was compiled with. A smaller one is as good: what
@@ -120,8 +121,10 @@ int barlease_send(int sock, int lease_fd, const struct barlease_info *info);
  * the caller sets. EPROTO: the message was none of barlease_send()'s, was
  * truncated or carried no fd or more than one; all fds it carried are closed.
  * ECONNRESET: the peer has closed, or sent an empty packet. EMFILE: no fd is free
- * to take the lease's; the message is gone. Else what recvmsg() said: EAGAIN. A later
- * library's peer may say more; that is left. The numbers in *info come from the peer.
+ * to take the lease's; the message is gone. EAGAIN: there is none on a socket that does
+ * not block, or in the time of SO_RCVTIMEO, which a signal or another thread that takes
+ * a message begins anew. Else what recvmsg() said. A later library's peer may say more;
+ * that is left. The numbers in *info come from the peer.
  */
 int barlease_recv(int sock, struct barlease_info *info);
 

@@ -6,11 +6,13 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "barlease.h"
@@ -179,6 +181,56 @@ static int take_lease(int sock, struct msghdr *msg, const struct received *recei
 	return fd;
 }
 
+/*
+ * Until there may be something to receive, as recvmsg() itself waits: not at all on a
+ * socket that does not block, and no longer than it says.
+ */
+static int wait_for_message(int sock)
+{
+	struct pollfd readable = { .fd = sock, .events = POLLIN };
+	struct timeval limit = { 0 };
+	socklen_t size = sizeof(limit);
+	struct timespec time;
+	int ready;
+
+	if (fcntl(sock, F_GETFL) & O_NONBLOCK) {
+		errno = EAGAIN;
+		return -1;
+	}
+	/* What is no socket recvmsg() has refused. */
+	getsockopt(sock, SOL_SOCKET, SO_RCVTIMEO, &limit, &size);
+	TIMEVAL_TO_TIMESPEC(&limit, &time);
+	ready = ppoll(&readable, 1, timerisset(&limit) ? &time : NULL, NULL);
+	if (ready == 0)
+		errno = EAGAIN;
+	/* Who may have no fd at all may not wait for one either. */
+	if (ready < 0 && errno == EINVAL)
+		errno = EMFILE;
+	return ready > 0 || (ready < 0 && errno == EINTR) ? 0 : -1;
+}
+
+/*
+ * recvmsg() for who has disabled cancellation, and had former before: glibc before
+ * 2.41 ends a thread also when the message and its fds have come (bug 12683). So it
+ * can be cancelled while it waits, which takes nothing, and not while it takes.
+ * Another thread may have been faster; then it waits anew.
+ */
+static ssize_t receive(int sock, struct msghdr *msg, int former)
+{
+	ssize_t got;
+	int waited;
+
+	while ((got = recvmsg(sock, msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC)) < 0 &&
+	       errno == EAGAIN) {
+		pthread_setcancelstate(former, NULL);
+		waited = wait_for_message(sock);
+		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &former);
+		if (waited)
+			break;
+	}
+	return got;
+}
+
 int barlease_recv(int sock, struct barlease_info *info)
 {
 	union control control;
@@ -190,22 +242,19 @@ int barlease_recv(int sock, struct barlease_info *info)
 		.msg_control = &control,
 		.msg_controllen = sizeof(control),
 	};
-	int fd, former;
+	int fd = -1, former;
 	ssize_t got;
 
 	if (!barlease_size_valid(info)) {
 		errno = EINVAL;
 		return -1;
 	}
-	do {
-		got = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
-	} while (got < 0 && errno == EINTR);
-	if (got < 0)
-		return -1;
-
-	/* Who is cancelled is so while it waits, and not with fds in hand. */
+	/* Also where there is always a message, and no wait. */
+	pthread_testcancel();
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &former);
-	fd = take_lease(sock, &msg, &received, (size_t)got);
+	got = receive(sock, &msg, former);
+	if (got >= 0)
+		fd = take_lease(sock, &msg, &received, (size_t)got);
 	pthread_setcancelstate(former, NULL);
 	if (fd >= 0)
 		barlease_sized_out(info, &received.known.info,

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <string.h>
@@ -15,6 +16,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "barlease.h"
@@ -424,6 +426,58 @@ static void receiving_without_a_message_is_eagain(void **state)
 	check_refused(f, EAGAIN);
 }
 
+static void receiving_from_what_is_no_socket_is_refused(void **state)
+{
+	struct fixture *f = *state;
+	struct barlease_info info = { .size = sizeof(info) };
+
+	assert_int_equal(barlease_recv(-1, &info), -1);
+	assert_int_equal(errno, EBADF);
+	assert_int_equal(barlease_recv(f->file, &info), -1);
+	assert_int_equal(errno, ENOTSOCK);
+}
+
+/* poll() refuses it, too, and not as EMFILE. */
+static void waiting_without_a_fd_to_get_is_emfile(void **state)
+{
+	struct fixture *f = *state;
+	struct barlease_info info = { .size = sizeof(info) };
+	struct rlimit old, none;
+	int got, error;
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	none = (struct rlimit){ 0, old.rlim_max };
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	got = barlease_recv(f->to, &info);
+	error = errno;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+	assert_int_equal(got, -1);
+	assert_int_equal(error, EMFILE);
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
+}
+
+static void a_wait_is_no_longer_than_the_socket_says(void **state)
+{
+	struct fixture *f = *state;
+	struct timeval limit = { 0, 100000 };
+	int64_t begin;
+
+	assert_int_equal(
+		setsockopt(f->to, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)), 0);
+	begin = now_ms();
+	check_refused(f, EAGAIN);
+	assert_in_range(now_ms() - begin, 99, 60000);
+	assert_int_equal(barlease_send(f->from, f->file, &sample), 0);
+	check_sample_arrives(f);
+}
+
 static void any_number_of_fds_but_one_is_eproto(void **state)
 {
 	struct fixture *f = *state;
@@ -591,6 +645,50 @@ static void a_signal_does_not_end_the_wait(void **state)
 }
 
 /*
+ * Threads
+ */
+
+static sem_t taken;
+
+static void *receive_many(void *fixture)
+{
+	const struct fixture *f = fixture;
+	uintptr_t got = 0;
+
+	for (int i = 0; i < 1000; i++) {
+		struct barlease_info info;
+		int fd = receive(f, &info);
+
+		if (fd >= 0)
+			close(fd);
+		got += fd >= 0;
+		sem_post(&taken);
+	}
+	return (void *)got;
+}
+
+/* Each message wakes both, and one of them takes it. */
+static void threads_that_wait_together_get_a_message_each(void **state)
+{
+	struct fixture *f = *state;
+	pthread_t threads[2];
+	void *got;
+
+	assert_int_equal(sem_init(&taken, 0, 0), 0);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, receive_many, f), 0);
+	for (int i = 0; i < 2000; i++) {
+		assert_int_equal(barlease_send(f->from, f->file, &sample), 0);
+		assert_int_equal(sem_wait(&taken), 0);
+	}
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(pthread_join(threads[i], &got), 0);
+		assert_int_equal((uintptr_t)got, 1000);
+	}
+	sem_destroy(&taken);
+}
+
+/*
  * Cancellation
  */
 
@@ -599,29 +697,42 @@ static _Thread_local bool a_message_cancels;
 ssize_t __wrap_recvmsg(int sock, struct msghdr *msg, int flags);
 ssize_t __real_recvmsg(int sock, struct msghdr *msg, int flags);
 
+/* As glibc has it before 2.41: it may end a thread with the message in hand. */
 ssize_t __wrap_recvmsg(int sock, struct msghdr *msg, int flags)
 {
 	ssize_t got = __real_recvmsg(sock, msg, flags);
 
-	if (a_message_cancels)
+	if (a_message_cancels && got >= 0) {
 		pthread_cancel(pthread_self());
+		pthread_testcancel();
+	}
 	return got;
 }
 
-static void *receive_and_return(void *f)
+static void *receive_and_close(void *f)
 {
 	struct barlease_info info;
+	int fd = receive(f, &info), former;
 
-	receive(f, &info);
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &former);
+	if (fd >= 0)
+		close(fd);
+	pthread_setcancelstate(former, NULL);
 	return NULL;
 }
 
 static void *receive_cancelled(void *f)
 {
 	a_message_cancels = true;
-	receive_and_return(f);
+	receive_and_close(f);
 	pthread_testcancel();
 	return NULL;
+}
+
+static void *receive_when_cancelled(void *f)
+{
+	pthread_cancel(pthread_self());
+	return receive_and_close(f);
 }
 
 static void check_cancelled(pthread_t thread)
@@ -637,24 +748,39 @@ static void a_thread_can_be_cancelled_while_it_waits(void **state)
 	struct fixture *f = *state;
 	pthread_t thread;
 
-	assert_int_equal(pthread_create(&thread, NULL, receive_and_return, f), 0);
+	assert_int_equal(pthread_create(&thread, NULL, receive_and_close, f), 0);
 	assert_int_equal(pthread_cancel(thread), 0);
 	check_cancelled(thread);
 	assert_int_equal(barlease_send(f->from, f->file, &sample), 0);
 	check_sample_arrives(f);
 }
 
-/* To close what came is to pass points where a thread may be cancelled. */
+/* It takes no message either. */
+static void a_thread_that_was_cancelled_receives_nothing(void **state)
+{
+	struct fixture *f = *state;
+	pthread_t thread;
+
+	assert_int_equal(barlease_send(f->from, f->file, &sample), 0);
+	assert_int_equal(pthread_create(&thread, NULL, receive_when_cancelled, f), 0);
+	check_cancelled(thread);
+	check_sample_arrives(f);
+}
+
+/* To close what came is to pass points where a thread may be cancelled, too. */
 static void a_thread_cancelled_by_then_leaves_no_fd(void **state)
 {
 	struct fixture *f = *state;
 	struct raw raw = raw_message(&sample);
 	pthread_t thread;
 
-	send_raw(f, raw.bytes, raw.length, 3);
-	assert_int_equal(pthread_create(&thread, NULL, receive_cancelled, f), 0);
-	check_cancelled(thread);
-	assert_int_equal(count_fds(), f->fds);
+	for (int nr = 1; nr <= 3; nr++) {
+		send_raw(f, raw.bytes, raw.length, nr);
+		assert_int_equal(pthread_create(&thread, NULL, receive_cancelled, f),
+				 0);
+		check_cancelled(thread);
+		assert_int_equal(count_fds(), f->fds);
+	}
 }
 
 static const char *no_pidfds(void)
@@ -689,6 +815,9 @@ int main(void)
 		STREAM(sending_to_a_closed_peer_is_epipe),
 		STREAM(sending_what_is_no_fd_is_ebadf),
 		STREAM(receiving_without_a_message_is_eagain),
+		STREAM(receiving_from_what_is_no_socket_is_refused),
+		STREAM(waiting_without_a_fd_to_get_is_emfile),
+		STREAM(a_wait_is_no_longer_than_the_socket_says),
 		STREAM(any_number_of_fds_but_one_is_eproto),
 		STREAM(a_message_that_is_too_short_is_eproto),
 		STREAM(what_has_no_fd_in_a_stream_is_eproto),
@@ -697,6 +826,8 @@ int main(void)
 		STREAM(another_magic_is_eproto),
 		STREAM(a_signal_does_not_end_the_wait),
 		UNLESS_ASAN(a_thread_can_be_cancelled_while_it_waits, setup_stream,
+			    teardown),
+		UNLESS_ASAN(a_thread_that_was_cancelled_receives_nothing, setup_stream,
 			    teardown),
 		UNLESS_ASAN(a_thread_cancelled_by_then_leaves_no_fd, setup_stream,
 			    teardown),
@@ -708,6 +839,9 @@ int main(void)
 		PACKETS(a_packet_that_is_too_long_is_eproto),
 		PACKETS(a_sender_of_a_later_release_is_understood),
 		PACKETS(a_closed_peer_is_econnreset),
+		PACKETS(receiving_without_a_message_is_eagain),
+		PACKETS(a_wait_is_no_longer_than_the_socket_says),
+		PACKETS(threads_that_wait_together_get_a_message_each),
 		PACKETS(random_messages_leave_nothing_behind),
 	};
 
