@@ -242,9 +242,9 @@ int barlease_handle_sigbus(int sig, siginfo_t *info, void *context);
  * access of that width; a load that the map was lost and restored during is done
  * again. A lost map reads as ones, and nothing is stored in it; so does and so is
  * what is outside the map, or not aligned, and a READONLY map drops stores. That
- * ones were read because the map is lost barlease_map_lost() tells. Those without
- * checks are in barlease_mmio.h. Threads: any; signal handlers too, if SIGBUS is not
- * blocked in them.
+ * ones were read because the map is lost barlease_map_lost() tells, unless another
+ * thread restored it in between. Those without checks are in barlease_mmio.h. Threads:
+ * any; signal handlers too, if SIGBUS is not blocked in them.
  */
 uint8_t barlease_read8(const struct barlease_map *map, uint64_t offset);
 uint16_t barlease_read16(const struct barlease_map *map, uint64_t offset);
