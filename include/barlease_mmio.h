@@ -5,10 +5,11 @@
  *
  * Each access is one load or store instruction of its width, which no compiler
  * splits, merges, repeats or leaves out. Nothing is checked: the address must be
- * mapped and a multiple of the width. Values are in the CPU's byte order. Accesses
- * keep their order among each other; against those to memory the barriers order
- * them. A lost map with SURVIVE reads as ones. Threads: any, at once with all but
- * barlease_unmap() of what they access; signal handlers too. A barrier orders what
+ * mapped and a multiple of the width. Values are in the CPU's byte order. Accesses to
+ * an uncached map keep their order among each other, stores to a write-combining one
+ * only where barlease_wc_flush() is between them; against those to memory the barriers
+ * order them. A lost map with SURVIVE reads as ones. Threads: any, at once with all
+ * but barlease_unmap() of what they access; signal handlers too. A barrier orders what
  * its own thread does.
  */
 #ifndef BARLEASE_MMIO_H
@@ -123,7 +124,8 @@ static inline void barlease_dma_rmb(void)
 /*
  * Stores before it leave the CPU's write-combining buffers, in front of all that
  * is stored after it: after a write-combining doorbell, so that it is rung now,
- * and between descriptors in memory and such a doorbell.
+ * between descriptors in memory and such a doorbell, and between two stores to a
+ * write-combining map whose order matters.
  */
 static inline void barlease_wc_flush(void)
 {
