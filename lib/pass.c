@@ -23,8 +23,7 @@
 
 /*
  * The information as it is, which tells its size: a later library's may be longer, of
- * which an earlier one leaves the rest. Without holes, so that 32 and 64-bit programs
- * understand each other.
+ * which an earlier one leaves the rest. Without holes, which tell of the stack.
  */
 struct message {
 	uint64_t magic;
