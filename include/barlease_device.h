@@ -3,9 +3,10 @@
  * barlease_device.h - open a PCI device through VFIO, for programs that have
  * no VFIO device fd yet.
  *
- * Functions return 0, or -1 with errno set. Threads: any, but one at a time for one
- * struct barlease_device, and for what a device is bound to; and none in a signal
- * handler. A device_fd is for all threads at once, also while one of them resets
+ * Functions return 0, or -1 with errno set. Resets and command say EBADF where
+ * device_fd is no fd, ENOTTY where it is no VFIO device's. Threads: any, but one at a
+ * time for one struct barlease_device, and for what a device is bound to; and none in a
+ * signal handler. A device_fd is for all threads at once, also while one of them resets
  * the device.
  */
 #ifndef BARLEASE_DEVICE_H
@@ -97,16 +98,17 @@ int barlease_device_unbind(const char *bdf, const struct barlease_binding *bindi
  * where the kernel has that and the caller may use it, else by its group and a
  * container with the type 1 IOMMU. EACCES, the most usual: the caller may open
  * neither; EINVAL: bdf is no address; ENODEV: no such device, or in no IOMMU group;
- * ENOENT: it has no VFIO driver; EPERM (by cdev EBUSY): its group is not viable, as
- * another device of it has a driver of its own; EBUSY: it is open elsewhere.
+ * ENOENT: it has no VFIO driver, or ENODEV where another device of its group has one;
+ * EPERM (by cdev EBUSY): its group is not viable, as another device of it has a driver
+ * of its own; EBUSY: it is open elsewhere.
  */
 int barlease_device_open(struct barlease_device *dev, const char *bdf);
 
 /*
  * The same by one of the two ways. ENOENT: the kernel does not have it; EACCES: the
- * caller may not use it; EINVAL: path is none of these. By cdev EINVAL may also be
- * either of: it is open by cdev elsewhere; its DMA is not coherent with the CPU's
- * caches, which iommufd demands.
+ * caller may not use it; EINVAL: path is none of these. By cdev no VFIO driver is
+ * ENOENT always, and EINVAL may also be either of: it is open by cdev elsewhere; its
+ * DMA is not coherent with the CPU's caches, which iommufd demands.
  */
 #define BARLEASE_PATH_ANY   0u
 #define BARLEASE_PATH_CDEV  1u
@@ -141,14 +143,15 @@ int barlease_device_reset(struct barlease_device *dev);
 /*
  * Reset every device of its bus or slot (VFIO_DEVICE_PCI_HOT_RESET). EINVAL: one
  * of them is not the caller's: by group, it is in another IOMMU group than dev;
- * by cdev, neither it nor its group belongs to the same iommufd. Threads: as above,
- * and others may reset those devices by structs of their own.
+ * by cdev, neither it nor its group belongs to the same iommufd; ENODEV: neither bus
+ * nor slot can be reset. Threads: as above, and others may reset those devices by
+ * structs of their own.
  */
 int barlease_device_hot_reset(struct barlease_device *dev);
 
 /*
- * Set and clear bits (PCI_COMMAND_*) of the command register. EIO: it failed.
- * Threads: one for a device, as it reads and then writes.
+ * Set and clear bits (PCI_COMMAND_*) of the command register. EIO: config space could
+ * not be read or written. Threads: one for a device, as it reads and then writes.
  */
 int barlease_device_command(struct barlease_device *dev, uint16_t set, uint16_t clear);
 

@@ -26,6 +26,25 @@ TEST(open_ebusy,
 	barlease_device_close(&other);
 }
 
+TEST(open_no_driver,
+     "a device without a driver is ENOENT, or ENODEV where one of its group has VFIO's")
+{
+	const struct barlease_binding none = { .size = sizeof(none) };
+	struct barlease_device dev;
+	char bdf[sizeof(dev.bdf)];
+
+	snprintf(bdf, sizeof(bdf), "%s", device_bdf(EDU_SIBLING));
+	CHECK_OK(barlease_device_unbind(bdf, &none));
+	CHECK_ERRNO(barlease_device_open(&dev, bdf), ENODEV);
+	CHECK_ERRNO(barlease_device_open_path(&dev, bdf, BARLEASE_PATH_GROUP), ENODEV);
+	CHECK_ERRNO(barlease_device_open_path(&dev, bdf, BARLEASE_PATH_CDEV), ENOENT);
+	CHECK_OK(barlease_device_unbind(device_bdf(EDU_DEVICE), &none));
+	CHECK_ERRNO(barlease_device_open(&dev, bdf), ENOENT);
+	CHECK_ERRNO(barlease_device_open_path(&dev, bdf, BARLEASE_PATH_GROUP), ENOENT);
+	CHECK_ERRNO(barlease_device_open_path(&dev, bdf, BARLEASE_PATH_CDEV), ENOENT);
+	bind_devices();
+}
+
 TEST(open_prefers_cdev,
      "a device is opened by its cdev where it has one, else by group")
 {

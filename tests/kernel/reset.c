@@ -91,6 +91,13 @@ TEST(reset_hot, "VFIO's hot reset shows no lessee a SIGBUS")
 	check_reset(NVME_DEVICE, hot_reset, 3);
 }
 
+TEST(reset_hot_enodev, "a hot reset of what lies on the root bus is ENODEV")
+{
+	struct barlease_device dev = open_device(AHCI_DEVICE);
+
+	CHECK_ERRNO(barlease_device_hot_reset(&dev), ENODEV);
+}
+
 TEST(reset_pair, "a hot reset of two functions shows no lessee of either a SIGBUS")
 {
 	struct barlease_device dev = open_device(EDU_DEVICE);
