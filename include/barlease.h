@@ -230,8 +230,10 @@ int barlease_map_restore(struct barlease_map *map);
  * For a program that has its own handler of SIGBUS, with SA_SIGINFO: call this
  * first, with what the handler was given. Returns 1 if it was a SURVIVE map's: the
  * handler returns, and the access is done again. 0: it was not, or its pages could
- * not be replaced. Keeps errno. Threads: any, in their signal handlers. (Declared
- * where <signal.h> has siginfo_t, which plain ISO C does not let it have.)
+ * not be replaced. Keeps errno. Install the handler with a full sa_mask, or have no
+ * other handler access such a map: one that interrupts yours has SIGBUS blocked.
+ * Threads: any, in their signal handlers. (Declared where <signal.h> has siginfo_t,
+ * which plain ISO C does not let it have.)
  */
 #ifdef SA_SIGINFO
 int barlease_handle_sigbus(int sig, siginfo_t *info, void *context);

@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -26,6 +27,14 @@
 static struct sigaction before[2];
 static atomic_int latest;
 static atomic_bool spent; /* one with SA_RESETHAND has had its signal */
+
+/*
+ * Ours has every signal blocked, and a program's own has not: sigfillset() leaves
+ * out those of the C library.
+ */
+#define EVERY_SIGNAL  UINT64_MAX
+#define NEVER_BLOCKED (1ULL << (SIGKILL - 1) | 1ULL << (SIGSTOP - 1))
+#define BUS           (1ULL << (SIGBUS - 1))
 
 int barlease_handle_sigbus(int sig, siginfo_t *info, void *context)
 {
@@ -45,7 +54,7 @@ int barlease_handle_sigbus(int sig, siginfo_t *info, void *context)
 static void die(siginfo_t *info, ucontext_t *context)
 {
 	struct sigaction action = { .sa_handler = SIG_DFL };
-	uint64_t bus = 1ULL << (SIGBUS - 1);
+	uint64_t bus = BUS;
 
 	sigdelset(&context->uc_sigmask, SIGBUS);
 	syscall(SYS_rt_sigprocmask, SIG_BLOCK, &bus, NULL, sizeof(bus));
@@ -67,6 +76,33 @@ static bool is_forced(const siginfo_t *info)
 	return false;
 }
 
+/* The kernel's own signal set, which is the beginning of the C library's. */
+static uint64_t word_of(const sigset_t *set)
+{
+	uint64_t word;
+
+	memcpy(&word, set, sizeof(word));
+	return word;
+}
+
+/*
+ * Have those signals blocked that the kernel would have blocked for it. One that
+ * is called by a handler of the program's has what that one has.
+ */
+static void set_mask_for(const struct sigaction *action, const ucontext_t *context)
+{
+	uint64_t mask;
+
+	syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, &mask, sizeof(mask));
+	if ((mask | NEVER_BLOCKED) != EVERY_SIGNAL)
+		return;
+	/* A system call with a mask of its own took it, if it is blocked there. */
+	mask = (word_of(&context->uc_sigmask) & ~BUS) | word_of(&action->sa_mask);
+	if (!(action->sa_flags & SA_NODEFER))
+		mask |= BUS;
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
+}
+
 static void pass_on(int sig, siginfo_t *info, void *context)
 {
 	const struct sigaction *action = &before[atomic_load(&latest)];
@@ -83,6 +119,7 @@ static void pass_on(int sig, siginfo_t *info, void *context)
 		die(info, context);
 		return;
 	}
+	set_mask_for(action, context);
 	if (action->sa_flags & SA_SIGINFO)
 		action->sa_sigaction(sig, info, context);
 	else
@@ -98,14 +135,21 @@ static void on_sigbus(int sig, siginfo_t *info, void *context)
 	errno = saved;
 }
 
+/* A SIGBUS that somebody sends interrupts system calls as it did. */
+static int flags_like(const struct sigaction *action)
+{
+	bool ignored =
+		!(action->sa_flags & SA_SIGINFO) && action->sa_handler == SIG_IGN;
+
+	return SA_SIGINFO | SA_ONSTACK |
+	       (ignored ? SA_RESTART : action->sa_flags & SA_RESTART);
+}
+
 int barlease_sigbus_install(void)
 {
 	static bool installed;
+	struct sigaction ours = { .sa_sigaction = on_sigbus }, now;
 	sigset_t none;
-	struct sigaction ours = {
-		.sa_sigaction = on_sigbus,
-		.sa_flags = SA_SIGINFO | SA_ONSTACK,
-	};
 
 	if (installed)
 		return 0;
@@ -115,16 +159,21 @@ int barlease_sigbus_install(void)
 	if (sigaction(SIGBUS, NULL, &before[0]))
 		return -1;
 	/*
-	 * Called by us it has the signals blocked that the kernel would have blocked,
-	 * and a SIGBUS that somebody sends interrupts system calls as it did.
+	 * A signal that comes meanwhile waits until the access is done again: its
+	 * handler may access another map that is gone, with SIGBUS blocked by ours.
 	 */
-	ours.sa_mask = before[0].sa_mask;
-	ours.sa_flags |= before[0].sa_flags & (SA_RESTART | SA_NODEFER);
-	if (!(before[0].sa_flags & SA_SIGINFO) && before[0].sa_handler == SIG_IGN)
-		ours.sa_flags |= SA_RESTART;
+	memset(&ours.sa_mask, 0xff, sizeof(ours.sa_mask));
+	ours.sa_flags = flags_like(&before[0]);
 	if (sigaction(SIGBUS, &ours, &before[1]))
 		return -1;
 	atomic_store(&latest, 1);
 	installed = true;
+	if (flags_like(&before[1]) == ours.sa_flags)
+		return 0;
+	/* Another thread has installed its own between. One from after ours stays. */
+	ours.sa_flags = flags_like(&before[1]);
+	sigaction(SIGBUS, &ours, &now);
+	if (now.sa_sigaction != on_sigbus)
+		sigaction(SIGBUS, &now, NULL);
 	return 0;
 }

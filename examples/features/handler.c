@@ -44,6 +44,8 @@ int main(int argc, char *argv[])
 
 	if (argc != 2)
 		errx(2, "usage: handler ADDRESS");
+	/* A handler that interrupted this one could not survive a loss. */
+	sigfillset(&action.sa_mask);
 	if (page == MAP_FAILED || sigaction(SIGBUS, &action, NULL))
 		err(1, "handler");
 	if (barlease_device_open(&dev, argv[1]))

@@ -619,6 +619,69 @@ static void what_another_has_mapped_since_stays(void **state)
 		assert_int_equal(foreign[i * page_size], 0);
 }
 
+static char *also_lost;
+static atomic_bool signal_came;
+
+static void read_the_other(int sig)
+{
+	(void)sig;
+	if (load(also_lost, 0) != ONES)
+		_exit(6);
+	atomic_store(&signal_came, true);
+}
+
+static void *fault_in_thread(void *arg)
+{
+	stop.number = SYS_mmap;
+	stop.at = 1;
+	stop.until = &go_on;
+	return (void *)(intptr_t)(load(arg, 0) != ONES);
+}
+
+/* A loss of one map, and a signal in its midst whose handler loses another. */
+static int lose_in_a_loss(void)
+{
+	struct sigaction action = { .sa_handler = read_the_other };
+	struct barlease_map_options options = { .size = sizeof(options),
+						.flags = BARLEASE_MAP_SURVIVE };
+	int other = lossy_file(1);
+	struct barlease_map *second;
+	pthread_t thread;
+
+	alarm(10);
+	signal(SIGBUS, SIG_DFL);
+	second = barlease_map(other, &options);
+	if (setup(NULL) || !second || sigaction(SIGUSR1, &action, NULL))
+		return 90;
+	also_lost = barlease_map_addr(second);
+	cut(file, 0);
+	cut(other, 0);
+	thread = start(fault_in_thread, barlease_map_addr(map));
+	while (!atomic_load(&stopped))
+		sched_yield();
+	pthread_kill(thread, SIGUSR1);
+	atomic_store(&go_on, true);
+	if (result(thread))
+		return 1;
+	if (!atomic_load(&signal_came))
+		return 2;
+	return barlease_map_lost(map) && barlease_map_lost(second) ? 0 : 3;
+}
+
+/* The kernel ends who faults while it has SIGBUS blocked, as our handler has. */
+static void a_signal_in_a_loss_can_lose_another_map(void **state)
+{
+	int status;
+	pid_t pid = fork();
+
+	(void)state;
+	assert_return_code(pid, errno);
+	if (!pid)
+		_exit(lose_in_a_loss());
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+}
+
 static void restore_by_another(void)
 {
 	assert_int_equal(result(start(restore_in_thread, NULL)), 0);
@@ -652,6 +715,7 @@ int main(void)
 		TEST(two_threads_restore_it_once),
 		TEST(what_another_has_mapped_since_stays),
 		TEST(who_is_interrupted_has_what_another_restored),
+		UNLESS_TSAN(a_signal_in_a_loss_can_lose_another_map),
 		TEST(a_child_of_a_busy_parent_is_free),
 		cmocka_unit_test_setup_teardown(a_child_without_the_map_is_left_alone,
 						setup_dontfork, teardown),

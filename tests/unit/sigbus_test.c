@@ -21,6 +21,10 @@
 
 #define MAX_CALLS 8
 
+/* The linker puts this before sigaction(). */
+int __real_sigaction(int sig, const struct sigaction *new, struct sigaction *old);
+int __wrap_sigaction(int sig, const struct sigaction *new, struct sigaction *old);
+
 /* Where the SIGBUS comes from. */
 enum source {
 	FAULT,
@@ -294,6 +298,28 @@ static void same_values(struct outcome *one)
 		one->calls[i].value = one->calls[i].value != 0;
 }
 
+/*
+ * A handler of the library's that was called in sigsuspend() can't know what was
+ * blocked there: the one it calls has blocked what is so after it.
+ */
+static void same_masks(struct outcome *one, const struct scenario *what)
+{
+	static const int differs[] = { SIGTERM, SIGHUP, SIGUSR2 };
+	uint64_t known = UINT64_MAX;
+
+	if (what->source != SUSPENDED || what->chained)
+		return;
+	for (size_t i = 0; i < ARRAY_SIZE(differs); i++)
+		known &= ~(1ULL << (differs[i] - 1));
+	for (int i = 0; i < MAX_CALLS; i++) {
+		one->calls[i].mask &= known;
+		if (one->calls[i].depth)
+			one->calls[i].context_mask &= known;
+	}
+	one->mask_after[0] &= known;
+	one->mask_after[1] &= known;
+}
+
 static void check_same(const struct scenario *what)
 {
 	struct outcome without, with;
@@ -303,6 +329,8 @@ static void check_same(const struct scenario *what)
 	with = outcome(true);
 	same_values(&without);
 	same_values(&with);
+	same_masks(&without, what);
+	same_masks(&with, what);
 	if (!memcmp(&without, &with, sizeof(with)))
 		return;
 	print_error("source %d, deed %d, flags %#x, mask %d, handler %d %p: "
@@ -487,6 +515,84 @@ static void system_calls_are_interrupted_as_before(void **state)
 	}
 }
 
+static int in_child(int (*run)(uint32_t flags), uint32_t flags)
+{
+	int status;
+	pid_t pid = fork();
+
+	assert_return_code(pid, errno);
+	if (!pid)
+		_exit(run(flags));
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	return WIFSIGNALED(status) ? 1000 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+/* What another thread does when the library has looked what is installed. */
+static void (*after_a_look)(void);
+
+int __wrap_sigaction(int sig, const struct sigaction *new, struct sigaction *old)
+{
+	void (*then)(void) = after_a_look;
+	int ret = __real_sigaction(sig, new, old);
+
+	if (then && sig == SIGBUS) {
+		after_a_look = NULL;
+		then();
+	}
+	return ret;
+}
+
+static const struct scenario between = { .is_handler = true, .source = KILLED };
+
+static void install_between(void)
+{
+	struct sigaction action = { .sa_handler = on_plain, .sa_flags = SA_RESTART };
+
+	sigaddset(&action.sa_mask, SIGUSR1);
+	if (__real_sigaction(SIGBUS, &action, NULL))
+		_exit(90);
+}
+
+/* And again, as soon as the library has installed its own. */
+static void install_between_and_after(void)
+{
+	install_between();
+	after_a_look = install_between;
+}
+
+static int look_between(uint32_t also_after)
+{
+	struct barlease_map_options options = { .size = sizeof(options),
+						.flags = BARLEASE_MAP_SURVIVE };
+	struct sigaction action = { .sa_handler = SIG_DFL };
+
+	scenario = &between;
+	file = lossy_file(1);
+	if (__real_sigaction(SIGBUS, &action, NULL))
+		return 91;
+	after_a_look = also_after ? install_between_and_after : install_between;
+	if (!barlease_map(file, &options) || after_a_look ||
+	    __real_sigaction(SIGBUS, NULL, &action))
+		return 90;
+	if (also_after)
+		return action.sa_handler == on_plain ? 0 : 1;
+	raise(SIGBUS);
+	if (action.sa_handler == on_plain || seen->nr_calls != 1)
+		return 2;
+	if (!(seen->calls[0].mask & 1 << (SIGUSR1 - 1)))
+		return 3;
+	return action.sa_flags & SA_RESTART ? 0 : 4;
+}
+
+static void a_handler_of_the_last_moment_is_called_as_its_own(void **state)
+{
+	(void)state;
+	for (int also_after = 0; also_after < 2; also_after++) {
+		memset(seen, 0, sizeof(*seen));
+		assert_int_equal(in_child(look_between, also_after), 0);
+	}
+}
+
 /*
  * Which maps install the handler, and who may go without
  */
@@ -507,18 +613,6 @@ static int handler_of(uint32_t flags)
 			       (SA_SIGINFO | SA_ONSTACK) ?
 		       1 :
 		       91;
-}
-
-static int in_child(int (*run)(uint32_t flags), uint32_t flags)
-{
-	int status;
-	pid_t pid = fork();
-
-	assert_return_code(pid, errno);
-	if (!pid)
-		_exit(run(flags));
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	return WIFSIGNALED(status) ? 1000 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
 static void only_survive_installs_the_handler(void **state)
@@ -636,6 +730,7 @@ int main(void)
 		UNLESS_TSAN(handlers_see_no_difference),
 		UNLESS_TSAN(handlers_are_called_by_later_ones_as_before),
 		cmocka_unit_test(system_calls_are_interrupted_as_before),
+		UNLESS_TSAN(a_handler_of_the_last_moment_is_called_as_its_own),
 		cmocka_unit_test(only_survive_installs_the_handler),
 		cmocka_unit_test(a_program_with_its_own_handler_asks),
 		cmocka_unit_test(only_bus_adrerr_is_taken),
