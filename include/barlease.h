@@ -209,9 +209,9 @@ size_t barlease_map_length(const struct barlease_map *map);
  */
 
 /*
- * 1: the map is lost; 0: not that anybody noticed, or it has no SURVIVE. Threads:
- * any; signal handlers too. What one thread has seen lost, each does, until it is
- * restored.
+ * 1: the map is lost; 0: not that anybody noticed, or it has no SURVIVE. Keeps errno.
+ * Threads: any; signal handlers too. What one thread has seen lost, each does, until it
+ * is restored.
  */
 int barlease_map_lost(const struct barlease_map *map);
 

@@ -276,6 +276,7 @@ bool barlease_survive(const void *addr)
 static uint32_t finish_loss(struct survivor *s)
 {
 	uint64_t all = UINT64_MAX, mask;
+	int saved = errno;
 	uint32_t state;
 
 	set_signal_mask(&all, &mask);
@@ -286,6 +287,7 @@ static uint32_t finish_loss(struct survivor *s)
 		state = (state & ~PHASE) | LOST;
 	leave(s);
 	set_signal_mask(&mask, NULL);
+	errno = saved;
 	return state;
 }
 

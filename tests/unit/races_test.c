@@ -424,7 +424,9 @@ static void a_loss_that_failed_is_one_to_restore(void **state)
 	(void)state;
 	fail_mmap = true;
 	assert_int_equal(handle(), 0);
+	errno = 4711;
 	assert_int_equal(barlease_map_lost(map), 1);
+	assert_int_equal(errno, 4711);
 	assert_int_equal(barlease_read64(map, 0), ONES);
 	assert_int_equal(barlease_map_restore(map), 0);
 	assert_int_equal(barlease_map_lost(map), 0);
