@@ -200,12 +200,9 @@ size_t barlease_map_length(const struct barlease_map *map);
  * own later calls barlease_handle_sigbus() in it, or what sigaction() gave it.
  * Nobody may close the fds of the library.
  *
- * A thread that accesses such a map must not have SIGBUS blocked, in a signal
- * handler neither: of whom the kernel can't ask it the loss ends the program.
- *
- * A child of fork() has a copy of each map and may call any of these functions on
- * it; the parent's maps are not affected, nor is the child's by the parent's. Of
- * a map with DONTFORK it has the handle alone, to be given to barlease_unmap().
+ * A map of more than 2 MiB takes nine of the mappings that a process may have
+ * (vm.max_map_count), and once it is lost up to 513 more; all such maps together then
+ * take up to 8,192 more, and nine for each. See barlease_map_lost(3).
  */
 
 /*

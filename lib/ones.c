@@ -98,30 +98,42 @@ int barlease_ones_prepare(void)
 		       0;
 }
 
-static bool map(const struct memory *memory, char *addr, size_t length, int prot,
-		int flags)
+/* Returns where it is, or NULL. */
+static char *map(const struct memory *memory, char *addr, size_t length, int prot,
+		 int flags)
 {
 #ifdef SYS_mmap2
 	const long number = SYS_mmap2;
 #else
 	const long number = SYS_mmap;
 #endif
+	long at;
 
-	if (!still_there(memory) ||
-	    syscall(number, addr, length, prot, flags, memory->fd, 0) != (long)addr)
-		return false;
+	if (!still_there(memory)) {
+		errno = EBADF;
+		return NULL;
+	}
+	at = syscall(number, addr, length, prot, flags, memory->fd, 0);
+	if (at == -1)
+		return NULL;
 	/* What is thrown away need not count where all that is mapped is locked. */
-	syscall(SYS_munlock, addr, length);
-	return true;
+	syscall(SYS_munlock, at, length);
+	return (char *)at;
 }
 
 bool barlease_ones_map(char *addr, size_t length, int prot, int flags)
 {
 	/* Stores may touch any share of it, so no memory is set aside for them. */
-	return map(&ones, addr, length, prot, MAP_PRIVATE | MAP_NORESERVE | flags);
+	return map(&ones, addr, length, prot, MAP_PRIVATE | MAP_NORESERVE | flags) ==
+	       addr;
 }
 
 bool barlease_nothing_map(char *addr, size_t length, int prot, int flags)
 {
-	return map(&nothing, addr, length, prot, MAP_SHARED | flags);
+	return map(&nothing, addr, length, prot, MAP_SHARED | flags) == addr;
+}
+
+char *barlease_nothing_map_somewhere(size_t length)
+{
+	return map(&nothing, NULL, length, PROT_NONE, MAP_SHARED);
 }

@@ -31,4 +31,10 @@ bool barlease_ones_map(char *addr, size_t length, int prot, int flags);
  */
 bool barlease_nothing_map(char *addr, size_t length, int prot, int flags);
 
+/*
+ * The same where there is room, for nobody to access. The kernel merges two that meet
+ * with neither, as each is of the file's beginning. NULL with errno set on failure.
+ */
+char *barlease_nothing_map_somewhere(size_t length);
+
 #endif /* BARLEASE_ONES_H */

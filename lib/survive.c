@@ -21,9 +21,14 @@
  * 65,530); and each counts as memory that may be written, of which a process may
  * have only so much (RLIMIT_DATA, vm.overcommit_memory). So behind the first piece,
  * of ONES_SIZE, nothing is put: an access there is SIGBUS again, upon which its
- * piece is filled. After MAX_PIECES of them, or when the kernel allows no more,
- * nothing is put everywhere and filling starts over: what was stored there was to
- * be dropped anyway. A sparse file would read as zeroes.
+ * piece is filled. After MAX_PIECES of them, or ALL_PIECES of all maps, or when the
+ * kernel allows no more, nothing is put everywhere and filling starts over: what was
+ * stored there was to be dropped anyway. A sparse file would read as zeroes.
+ *
+ * At the limit of mappings even that would be refused, so there are spares to give
+ * up, see spares.h: what takes a mapping gives up one of them, and starting over makes
+ * them anew. There is no lock: who finds none, as other threads are at that, yields
+ * and tries again, a number of times.
  */
 #define _GNU_SOURCE
 #include "survive.h"
@@ -43,6 +48,7 @@
 #include "owner.h"
 #include "place.h"
 #include "sigbus.h"
+#include "spares.h"
 
 /* use: is there a mapping, does somebody wait, and how many handlers are at it. */
 #define USED     (1u << 31)
@@ -55,17 +61,23 @@ enum { LIVE, LOSING, LOST, RESTORING };
 #define GENERATION  4u
 #define NR_RESTORES 64 /* attempts, while there are faults of other threads */
 
-#define MAX_PIECES 256
+/* Each piece takes two mappings, where those around it are not filled. */
+#define MAX_PIECES 256  /* of a map */
+#define ALL_PIECES 4096 /* of all maps */
+#define MIN_PIECES 4    /* of a map all the same: one access may need several */
+
+#define NR_TRIES 64 /* while other threads take what there is of mappings */
 
 #define SLOTS_PER_BLOCK 64
 
 struct survivor {
 	_Atomic uint32_t use;
 	_Atomic uint32_t state;
-	_Atomic uint32_t pieces;      /* filled since it was covered, or more */
+	_Atomic uint32_t pieces;      /* filled since it was covered, about */
 	_Atomic uint64_t first_fault; /* see is_first_fault() */
 	_Atomic uintptr_t start;
 	_Atomic size_t length;
+	struct spares spares; /* of a large one */
 	/* Constant while it is used. */
 	int prot;
 	bool dontfork;
@@ -79,6 +91,11 @@ struct block {
 };
 
 static struct block first_block;
+
+static _Atomic uint32_t all_pieces;
+
+/* For small maps, of which each leaves as many as it found, and for who finds none. */
+static struct spares common;
 
 /* Orders all but handlers: who adds, removes, restores, forks. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -146,46 +163,115 @@ static void keep_from_children(struct survivor *s, char *addr, size_t length)
 		syscall(SYS_madvise, addr, length, MADV_DONTFORK);
 }
 
-static bool put_ones(struct survivor *s, size_t from, int flags)
+static bool is_large(struct survivor *s)
+{
+	return atomic_load(&s->length) > ONES_SIZE;
+}
+
+static struct spares *spares_of(struct survivor *s)
+{
+	return is_large(s) ? &s->spares : &common;
+}
+
+static void refill_spares(struct survivor *s)
+{
+	barlease_spares_fill(spares_of(s));
+	barlease_spares_fill(&common);
+}
+
+/* Who has given up the last needs that room to start over: leave it to that thread. */
+static void await_last_spare(struct survivor *s)
+{
+	for (int i = 0; i < NR_TRIES; i++) {
+		if (barlease_spares_fill(spares_of(s)) || errno != ENOMEM)
+			return;
+		syscall(SYS_sched_yield);
+	}
+}
+
+typedef bool (*map_function)(char *addr, size_t length, int prot, int flags);
+
+/* kept: how many spares are too good for that; then others aren't waited for. */
+static bool put(struct survivor *s, map_function map, size_t from, size_t length,
+		int flags, int kept)
 {
 	char *addr = (char *)atomic_load(&s->start) + from;
-	size_t rest = atomic_load(&s->length) - from;
-	size_t length = rest < ONES_SIZE ? rest : ONES_SIZE;
+	int tries = kept ? 0 : NR_TRIES;
 
-	if (!barlease_ones_map(addr, length, s->prot, flags))
-		return false;
+	while (!map(addr, length, s->prot, flags)) {
+		if (errno != ENOMEM)
+			return false;
+		if (barlease_spares_give_up(spares_of(s), kept) ||
+		    (!kept && barlease_spares_give_up(&common, 0)))
+			continue;
+		if (tries-- <= 0)
+			return false;
+		syscall(SYS_sched_yield);
+	}
 	keep_from_children(s, addr, length);
 	return true;
+}
+
+static bool put_ones(struct survivor *s, size_t from, int flags, int kept)
+{
+	size_t rest = atomic_load(&s->length) - from;
+
+	return put(s, barlease_ones_map, from, rest < ONES_SIZE ? rest : ONES_SIZE,
+		   flags, kept);
 }
 
 static bool put_nothing(struct survivor *s, size_t from, int flags)
 {
-	char *addr = (char *)atomic_load(&s->start) + from;
-	size_t length = atomic_load(&s->length) - from;
+	return put(s, barlease_nothing_map, from, atomic_load(&s->length) - from, flags,
+		   0);
+}
 
-	if (!barlease_nothing_map(addr, length, s->prot, flags))
-		return false;
-	keep_from_children(s, addr, length);
-	return true;
+/* May it have another? Those of small maps are no mappings more. */
+static bool count_piece(struct survivor *s)
+{
+	uint32_t all, own;
+
+	if (!is_large(s))
+		return true;
+	all = atomic_fetch_add(&all_pieces, 1);
+	own = atomic_fetch_add(&s->pieces, 1);
+	return own < MIN_PIECES || (own < MAX_PIECES && all < ALL_PIECES);
+}
+
+static void forget_pieces(struct survivor *s)
+{
+	atomic_fetch_sub(&all_pieces, atomic_exchange(&s->pieces, 0));
 }
 
 static bool cover(struct survivor *s, int flags)
 {
-	atomic_store(&s->pieces, 0);
-	if (atomic_load(&s->length) > ONES_SIZE && !put_nothing(s, ONES_SIZE, flags))
+	forget_pieces(s);
+	if (is_large(s) && !put_nothing(s, ONES_SIZE, flags))
 		return false;
-	return put_ones(s, 0, flags);
+	return put_ones(s, 0, flags, 0);
 }
 
-/* Put ones around an address of a mapping that is lost. */
+/*
+ * Put ones around an address of a mapping that is lost. A spare is kept to start over
+ * with; it is made anew before anything else takes the room that this has left.
+ */
 static bool fill(struct survivor *s, uintptr_t addr)
 {
 	size_t at = (addr - atomic_load(&s->start)) / ONES_SIZE * ONES_SIZE;
 
-	if (atomic_fetch_add(&s->pieces, 1) < MAX_PIECES && put_ones(s, at, MAP_FIXED))
-		return true;
-	atomic_store(&s->pieces, 1);
-	return put_nothing(s, 0, MAP_FIXED) && put_ones(s, at, MAP_FIXED);
+	for (int i = 0; i < NR_TRIES; i++) {
+		bool allowed = count_piece(s);
+
+		await_last_spare(s);
+		/* What is left after starting over is other threads'. */
+		if ((allowed || i > 0) && put_ones(s, at, MAP_FIXED, 1))
+			return true;
+		forget_pieces(s);
+		if (!put_nothing(s, 0, MAP_FIXED))
+			return false;
+		refill_spares(s);
+	}
+	return false;
 }
 
 /*
@@ -238,6 +324,15 @@ static bool is_ours(struct survivor *s)
 	return !s->dontfork || barlease_owner_is_us(&s->owner);
 }
 
+/* What was given up is made anew at once, before others take the room for it. */
+static bool lose_and_refill(struct survivor *s, uintptr_t addr)
+{
+	bool survived = lose(s, addr);
+
+	refill_spares(s);
+	return survived;
+}
+
 /* The kernel's own signal set, which has no room for more than it needs. */
 static void set_signal_mask(const uint64_t *mask, uint64_t *old)
 {
@@ -258,7 +353,7 @@ bool barlease_survive(const void *addr)
 			continue;
 		/* Again, as the slot may have become another mapping's. */
 		if (enter(s) && holds(s, (uintptr_t)addr) && is_ours(s))
-			survived = lose(s, (uintptr_t)addr);
+			survived = lose_and_refill(s, (uintptr_t)addr);
 		leave(s);
 	}
 	set_signal_mask(&mask, NULL);
@@ -285,6 +380,7 @@ static uint32_t finish_loss(struct survivor *s)
 	if ((state & PHASE) == LOSING && is_ours(s) && cover(s, MAP_FIXED) &&
 	    atomic_compare_exchange_strong(&s->state, &state, (state & ~PHASE) | LOST))
 		state = (state & ~PHASE) | LOST;
+	refill_spares(s);
 	leave(s);
 	set_signal_mask(&mask, NULL);
 	errno = saved;
@@ -328,8 +424,11 @@ static void after_fork_child(void)
 	struct cursor at = { &first_block, 0 };
 	struct survivor *s;
 
-	while ((s = next_slot(&at)))
+	atomic_store(&all_pieces, 0);
+	while ((s = next_slot(&at))) {
 		atomic_fetch_and(&s->use, USED);
+		atomic_fetch_add(&all_pieces, atomic_load(&s->pieces));
+	}
 	for (; all_fresh; all_fresh = all_fresh->next)
 		if (!all_fresh->dontfork)
 			munmap(all_fresh->addr, all_fresh->length);
@@ -422,6 +521,8 @@ struct survivor *barlease_survivor_add(char *addr, size_t length,
 	atomic_store(&s->first_fault, 0);
 	atomic_store(&s->start, (uintptr_t)addr);
 	atomic_store(&s->length, length);
+	/* Without them it is not worse off than without a limit near. */
+	refill_spares(s);
 	atomic_fetch_or(&s->use, USED);
 out:
 	pthread_mutex_unlock(&lock);
@@ -442,6 +543,9 @@ int barlease_survivor_unmap(struct survivor *s)
 		atomic_fetch_or(&s->use, USED);
 	} else {
 		atomic_store(&s->length, 0);
+		forget_pieces(s);
+		while (barlease_spares_give_up(&s->spares, 0))
+			;
 		s->next_free = free_slots;
 		free_slots = s;
 	}
@@ -531,6 +635,8 @@ static int move_back(struct survivor *s, void *fresh)
 		errno = saved;
 		return -1;
 	}
+	forget_pieces(s);
+	refill_spares(s);
 	/* Generation 0 is the one that nothing was before. */
 	restored = (state & ~PHASE) + GENERATION;
 	if (restored == 0)

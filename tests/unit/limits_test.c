@@ -4,7 +4,12 @@
  * that it may have, little of the memory, and that it takes SIGBUS.
  */
 #define _GNU_SOURCE
+#include <pthread.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
@@ -22,6 +27,8 @@
 
 static struct barlease_map *map;
 static int file;
+static size_t stride = PIECE; /* from one place that is touched to the next */
+static size_t left;           /* of the mappings that the process may have */
 
 /* What run returns, in a child with a map; or 1000 plus the signal it died of. */
 static int in_child(int (*run)(void), size_t length)
@@ -39,7 +46,7 @@ static int in_child(int (*run)(void), size_t length)
 		/* In place of cmocka's. */
 		signal(SIGBUS, SIG_DFL);
 		file = lossy_file(0);
-		cut(file, length / page_size);
+		cut(file, (length + page_size - 1) / page_size);
 		map = barlease_map(file, &options);
 		_exit(map ? run() : CAN_NOT);
 	}
@@ -52,12 +59,25 @@ static int lose(void)
 {
 	cut(file, 0);
 	for (int round = 0; round < 2; round++) {
-		for (size_t at = 0; at < barlease_map_length(map); at += PIECE) {
+		for (size_t at = 0; at < barlease_map_length(map); at += stride) {
 			if (load(barlease_map_addr(map), at) != ONES)
 				return 1;
 		}
 	}
 	return barlease_map_lost(map) ? 0 : 2;
+}
+
+static long count_mappings(void)
+{
+	FILE *maps = fopen("/proc/self/maps", "re");
+	long count = 0;
+	int c;
+
+	assert_non_null(maps);
+	while ((c = getc(maps)) != EOF)
+		count += c == '\n';
+	fclose(maps);
+	return count;
 }
 
 /* Take mappings until the process may have but few more. */
@@ -78,23 +98,155 @@ static char *take_mappings(size_t *length, size_t leave)
 		if (mprotect(room + at, page_size, PROT_READ) == 0)
 			continue;
 		assert_int_equal(errno, ENOMEM);
-		munmap(room, leave * page_size);
+		if (leave)
+			munmap(room, leave * page_size);
 		return room;
 	}
 	return NULL;
 }
 
+/* Not one more, of however few pages. */
+static void take_all_mappings(void)
+{
+	while (mmap(NULL, page_size, PROT_READ, MAP_SHARED, file, 0) != MAP_FAILED)
+		;
+}
+
+/* Where it is in two pieces, both must be there at once. */
+static bool crossing_reads_ones(void)
+{
+	for (size_t at = PIECE; at < barlease_map_length(map); at += PIECE) {
+		uint64_t word;
+
+		memcpy(&word, (char *)barlease_map_addr(map) + at - 4, sizeof(word));
+		if (word != ONES)
+			return false;
+	}
+	return true;
+}
+
 static int lose_with_few_mappings(void)
 {
 	size_t taken;
+	int ret;
 
-	return take_mappings(&taken, 300) ? lose() : CAN_NOT;
+	alarm(300);
+	if (!take_mappings(&taken, left))
+		return CAN_NOT;
+	if (!left)
+		take_all_mappings();
+	ret = lose();
+	if (ret)
+		return ret;
+	return crossing_reads_ones() ? 0 : 3;
 }
 
-static void a_large_map_takes_few_of_the_mappings(void **state)
+static void a_map_is_lost_with_few_mappings_left(void **state)
+{
+	static const struct {
+		size_t left, length, stride;
+	} few[] = {
+		{ 300, 1000 * PIECE, PIECE },   { 20, 300 * PIECE, PIECE },
+		{ 20, 300 * PIECE, 2 * PIECE }, { 0, 300 * PIECE, 2 * PIECE },
+		{ 0, 2 * PIECE, PIECE },        { 0, 1, PIECE },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(few); i++) {
+		left = few[i].left;
+		stride = few[i].stride;
+		assert_int_equal(in_child(lose_with_few_mappings, few[i].length), 0);
+	}
+	stride = PIECE;
+}
+
+#define THREADS 8
+
+static atomic_bool go;
+
+/* Every one at pieces of its own, and small maps too. */
+static void *touch_all(void *arg)
+{
+	struct barlease_map *small = arg;
+	uint64_t seed = (uintptr_t)arg;
+
+	while (!atomic_load(&go))
+		sched_yield();
+	for (int i = 0; i < 2000; i++) {
+		seed = seed * 6364136223846793005 + 1442695040888963407;
+		if (load(barlease_map_addr(map),
+			 (seed >> 33) % (barlease_map_length(map) / 8) * 8) != ONES ||
+		    load(barlease_map_addr(small), 0) != ONES)
+			return small;
+	}
+	return NULL;
+}
+
+static int lose_at_once_with_few_mappings(void)
+{
+	struct barlease_map_options options = { .size = sizeof(options),
+						.flags = BARLEASE_MAP_SURVIVE,
+						.length = page_size };
+	pthread_t threads[THREADS];
+	size_t taken;
+	int ret = 0;
+
+	alarm(300);
+	for (int i = 0; i < THREADS; i++) {
+		struct barlease_map *small = barlease_map(file, &options);
+
+		if (!small || pthread_create(&threads[i], NULL, touch_all, small))
+			return CAN_NOT;
+	}
+	if (!take_mappings(&taken, left))
+		return CAN_NOT;
+	take_all_mappings();
+	cut(file, 0);
+	atomic_store(&go, true);
+	for (int i = 0; i < THREADS; i++) {
+		void *bad;
+
+		ret |= pthread_join(threads[i], &bad) || bad;
+	}
+	return ret;
+}
+
+static void threads_lose_maps_with_no_mappings_left(void **state)
 {
 	(void)state;
-	assert_int_equal(in_child(lose_with_few_mappings, 1000 * PIECE), 0);
+	left = 0;
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(in_child(lose_at_once_with_few_mappings, 100 * PIECE),
+				 0);
+}
+
+/* As many as would take all that the process may have, with 512 for each. */
+static int lose_many(void)
+{
+	struct barlease_map_options options = {
+		.size = sizeof(options),
+		.flags = BARLEASE_MAP_SURVIVE,
+		.va_hint = BARLEASE_VA_HINT_UNKNOWN,
+	};
+
+	cut(file, 0);
+	for (int i = 0; i < 150; i++) {
+		cut(file, 600 * PIECE / page_size);
+		map = barlease_map(file, &options);
+		if (!map)
+			return CAN_NOT;
+		if (lose())
+			return 1;
+	}
+	return count_mappings() < 20000 ? 0 : 2;
+}
+
+static void many_large_maps_take_few_of_the_mappings(void **state)
+{
+	(void)state;
+	stride = 2 * PIECE;
+	assert_int_equal(in_child(lose_many, PIECE), 0);
+	stride = PIECE;
 }
 
 /* Little more than there is already. */
@@ -262,7 +414,9 @@ static const char *locks_less_than(size_t length)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		UNLESS_TSAN(a_large_map_takes_few_of_the_mappings),
+		UNLESS_TSAN(a_map_is_lost_with_few_mappings_left),
+		UNLESS_TSAN(threads_lose_maps_with_no_mappings_left),
+		UNLESS_TSAN(many_large_maps_take_few_of_the_mappings),
 		UNLESS_TSAN(a_large_map_takes_little_of_the_data),
 		unless(locks_less_than(LOCKED),
 		       (struct CMUnitTest)UNLESS_SANITIZED(a_lost_map_is_not_locked)),
