@@ -191,22 +191,21 @@ static void await_last_spare(struct survivor *s)
 
 typedef bool (*map_function)(char *addr, size_t length, int prot, int flags);
 
-/* kept: how many spares are too good for that; then others aren't waited for. */
+/* kept: how many spares are not for this, which then waits for nobody's either. */
 static bool put(struct survivor *s, map_function map, size_t from, size_t length,
 		int flags, int kept)
 {
 	char *addr = (char *)atomic_load(&s->start) + from;
-	int tries = kept ? 0 : NR_TRIES;
 
-	while (!map(addr, length, s->prot, flags)) {
-		if (errno != ENOMEM)
+	for (int i = 0; !map(addr, length, s->prot, flags); i++) {
+		if (errno != ENOMEM || i == NR_TRIES)
 			return false;
-		if (barlease_spares_give_up(spares_of(s), kept) ||
-		    (!kept && barlease_spares_give_up(&common, 0)))
+		if (barlease_spares_give_up(spares_of(s), kept))
 			continue;
-		if (tries-- <= 0)
+		if (kept)
 			return false;
-		syscall(SYS_sched_yield);
+		if (!barlease_spares_give_up(&common, 0))
+			syscall(SYS_sched_yield);
 	}
 	keep_from_children(s, addr, length);
 	return true;
@@ -324,7 +323,6 @@ static bool is_ours(struct survivor *s)
 	return !s->dontfork || barlease_owner_is_us(&s->owner);
 }
 
-/* What was given up is made anew at once, before others take the room for it. */
 static bool lose_and_refill(struct survivor *s, uintptr_t addr)
 {
 	bool survived = lose(s, addr);
@@ -521,7 +519,7 @@ struct survivor *barlease_survivor_add(char *addr, size_t length,
 	atomic_store(&s->first_fault, 0);
 	atomic_store(&s->start, (uintptr_t)addr);
 	atomic_store(&s->length, length);
-	/* Without them it is not worse off than without a limit near. */
+	/* As many as there are: a limit may never matter. */
 	refill_spares(s);
 	atomic_fetch_or(&s->use, USED);
 out:
