@@ -27,8 +27,8 @@
  *
  * At the limit of mappings even that would be refused, so there are spares to give
  * up, see spares.h: what takes a mapping gives up one of them, and starting over makes
- * them anew. There is no lock: who finds none, as other threads are at that, yields
- * and tries again, a number of times.
+ * them anew. There is no lock: who finds none, as other threads are at that, waits
+ * a little and tries again, a number of times.
  */
 #define _GNU_SOURCE
 #include "survive.h"
@@ -41,6 +41,7 @@
 #include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "barlease.h"
@@ -180,13 +181,14 @@ static void refill_spares(struct survivor *s)
 }
 
 /* Who has given up the last needs that room to start over: leave it to that thread. */
-static void await_last_spare(struct survivor *s)
+static bool await_last_spare(struct survivor *s)
 {
 	for (int i = 0; i < NR_TRIES; i++) {
 		if (barlease_spares_fill(spares_of(s)) || errno != ENOMEM)
-			return;
+			return true;
 		syscall(SYS_sched_yield);
 	}
+	return false;
 }
 
 typedef bool (*map_function)(char *addr, size_t length, int prot, int flags);
@@ -195,6 +197,7 @@ typedef bool (*map_function)(char *addr, size_t length, int prot, int flags);
 static bool put(struct survivor *s, map_function map, size_t from, size_t length,
 		int flags, int kept)
 {
+	const struct timespec moment = { .tv_nsec = 1000000 };
 	char *addr = (char *)atomic_load(&s->start) + from;
 
 	for (int i = 0; !map(addr, length, s->prot, flags); i++) {
@@ -204,8 +207,9 @@ static bool put(struct survivor *s, map_function map, size_t from, size_t length
 			continue;
 		if (kept)
 			return false;
+		/* Long enough for a thread to run on that was interrupted at that. */
 		if (!barlease_spares_give_up(&common, 0))
-			syscall(SYS_sched_yield);
+			syscall(SYS_nanosleep, &moment, NULL);
 	}
 	keep_from_children(s, addr, length);
 	return true;
@@ -259,9 +263,8 @@ static bool fill(struct survivor *s, uintptr_t addr)
 	size_t at = (addr - atomic_load(&s->start)) / ONES_SIZE * ONES_SIZE;
 
 	for (int i = 0; i < NR_TRIES; i++) {
-		bool allowed = count_piece(s);
+		bool allowed = count_piece(s) && await_last_spare(s);
 
-		await_last_spare(s);
 		/* What is left after starting over is other threads'. */
 		if ((allowed || i > 0) && put_ones(s, at, MAP_FIXED, 1))
 			return true;
