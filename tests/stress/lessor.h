@@ -40,8 +40,7 @@ struct owned {
 	unsigned int users;
 	struct terms terms;
 	unsigned int revoked; /* times that REVOKE returned 0 */
-	/* world->stores at its export, and when the REVOKE that ended it had returned.
-	 */
+	/* world->stores at its export, and when that REVOKE had returned. */
 	uint32_t stores_before, stores_then;
 	bool seen;            /* its marks, when it was dead ... */
 	unsigned int renewed; /* ... in what was the device then */
