@@ -200,9 +200,9 @@ size_t barlease_map_length(const struct barlease_map *map);
  * own later calls barlease_handle_sigbus() in it, or what sigaction() gave it.
  * Nobody may close the fds of the library.
  *
- * A map of more than 2 MiB takes nine of the mappings that a process may have
- * (vm.max_map_count), and once it is lost up to 513 more; all such maps together then
- * take up to 8,192 more, and nine for each. See barlease_map_lost(3).
+ * All maps together take eight of the mappings that a process may have
+ * (vm.max_map_count) in addition to their own, and those of more than 2 MiB up to 8,192
+ * once they are lost. See barlease_map_lost(3).
  */
 
 /*

@@ -3,6 +3,8 @@
 #define _GNU_SOURCE
 #include "spares.h"
 
+#include <stdatomic.h>
+#include <stdint.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -11,31 +13,34 @@
 /* The kernel has it be a page. */
 #define LENGTH 1
 
+/* Who takes an address out by one atomic step, alone unmaps it. */
+static _Atomic uintptr_t spares[NR_SPARES];
+
 static void unmap(uintptr_t addr)
 {
 	syscall(SYS_munmap, addr, LENGTH);
 }
 
-bool barlease_spares_fill(struct spares *spares)
+bool barlease_spares_fill(void)
 {
 	for (int i = 0; i < NR_SPARES; i++) {
 		uintptr_t none = 0, addr;
 
-		if (atomic_load(&spares->at[i]))
+		if (atomic_load(&spares[i]))
 			continue;
 		addr = (uintptr_t)barlease_nothing_map_somewhere(LENGTH);
 		if (!addr)
-			break;
-		if (!atomic_compare_exchange_strong(&spares->at[i], &none, addr))
+			return i >= LAST_SPARE;
+		if (!atomic_compare_exchange_strong(&spares[i], &none, addr))
 			unmap(addr);
 	}
-	return atomic_load(&spares->at[0]);
+	return true;
 }
 
-bool barlease_spares_give_up(struct spares *spares, int kept)
+bool barlease_spares_give_up(int kept)
 {
-	for (int i = kept; i < NR_SPARES; i++) {
-		uintptr_t addr = atomic_exchange(&spares->at[i], 0);
+	for (int i = NR_SPARES; i-- > kept;) {
+		uintptr_t addr = atomic_exchange(&spares[i], 0);
 
 		if (!addr)
 			continue;

@@ -9,34 +9,26 @@
 #ifndef BARLEASE_SPARES_H
 #define BARLEASE_SPARES_H
 
-#include <stdatomic.h>
 #include <stdbool.h>
-#include <stdint.h>
 
 /*
- * A large map needs two at its loss, two for each piece that is then touched, and the
- * last, at 0, to start over with. The more pieces go before that, the more room there
- * is for threads that do so at once.
+ * Each piece of a large map takes two, where it does not meet another; one access may
+ * need two pieces at once; and the last is for starting over, see cover.c.
  */
-#define NR_SPARES 8
-
-struct spares {
-	_Atomic uintptr_t at[NR_SPARES];
-};
+#define NR_SPARES  8
+#define LAST_SPARE 1
 
 /*
  * These may be called in signal handlers, by all threads at once, and change errno.
- * An address in there is of a mapping that belongs to who takes it out: by one atomic
- * step, so one thread alone unmaps it.
  */
 
 /*
  * Have all of them again, or as many as the kernel gives. false with errno set: not
  * even the last is there.
  */
-bool barlease_spares_fill(struct spares *spares);
+bool barlease_spares_fill(void);
 
-/* Give up one, but none of the first kept. false: there is none. */
-bool barlease_spares_give_up(struct spares *spares, int kept);
+/* Give up one, but none of the last kept. false: there is none. Then it keeps errno. */
+bool barlease_spares_give_up(int kept);
 
 #endif /* BARLEASE_SPARES_H */

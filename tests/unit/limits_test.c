@@ -162,24 +162,35 @@ static void a_map_is_lost_with_few_mappings_left(void **state)
 
 #define THREADS 8
 
-static atomic_bool go;
+static atomic_bool go, all_done;
+static atomic_int done;
+
+/* Lest the end of a thread take mappings, as it does with ASan. */
+static void end_together(void)
+{
+	atomic_fetch_add(&done, 1);
+	while (!atomic_load(&all_done))
+		usleep(1000);
+}
 
 /* Every one at pieces of its own, and small maps too. */
 static void *touch_all(void *arg)
 {
 	struct barlease_map *small = arg;
 	uint64_t seed = (uintptr_t)arg;
+	bool good = true;
 
 	while (!atomic_load(&go))
 		sched_yield();
-	for (int i = 0; i < 2000; i++) {
+	for (int i = 0; i < 2000 && good; i++) {
 		seed = seed * 6364136223846793005 + 1442695040888963407;
-		if (load(barlease_map_addr(map),
-			 (seed >> 33) % (barlease_map_length(map) / 8) * 8) != ONES ||
-		    load(barlease_map_addr(small), 0) != ONES)
-			return small;
+		good = load(barlease_map_addr(map),
+			    (seed >> 33) % (barlease_map_length(map) / 8) * 8) ==
+			       ONES &&
+		       load(barlease_map_addr(small), 0) == ONES;
 	}
-	return NULL;
+	end_together();
+	return good ? NULL : small;
 }
 
 static int lose_at_once_with_few_mappings(void)
@@ -188,7 +199,8 @@ static int lose_at_once_with_few_mappings(void)
 						.flags = BARLEASE_MAP_SURVIVE,
 						.length = page_size };
 	pthread_t threads[THREADS];
-	size_t taken;
+	size_t length;
+	char *taken;
 	int ret = 0;
 
 	alarm(300);
@@ -198,10 +210,17 @@ static int lose_at_once_with_few_mappings(void)
 		if (!small || pthread_create(&threads[i], NULL, touch_all, small))
 			return CAN_NOT;
 	}
-	if (!take_mappings(&taken, left))
+	taken = take_mappings(&length, left);
+	if (!taken)
 		return CAN_NOT;
+	if (!left)
+		take_all_mappings();
 	cut(file, 0);
 	atomic_store(&go, true);
+	while (atomic_load(&done) < THREADS)
+		usleep(1000);
+	munmap(taken, length);
+	atomic_store(&all_done, true);
 	for (int i = 0; i < THREADS; i++) {
 		void *bad;
 
@@ -213,10 +232,42 @@ static int lose_at_once_with_few_mappings(void)
 static void threads_lose_maps_with_few_mappings_left(void **state)
 {
 	(void)state;
-	left = 40;
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < 4; i++) {
+		left = i % 2 ? 0 : 40;
 		assert_int_equal(in_child(lose_at_once_with_few_mappings, 100 * PIECE),
 				 0);
+	}
+}
+
+/* What one has filled is room for the other. */
+static int lose_two_by_turns(void)
+{
+	struct barlease_map_options options = {
+		.size = sizeof(options),
+		.flags = BARLEASE_MAP_SURVIVE,
+		.va_hint = BARLEASE_VA_HINT_UNKNOWN,
+	};
+	struct barlease_map *maps[] = { map, barlease_map(file, &options) };
+	size_t length;
+
+	alarm(300);
+	if (!maps[1] || !take_mappings(&length, 0))
+		return CAN_NOT;
+	take_all_mappings();
+	for (int i = 0; i < 4; i++) {
+		map = maps[i % 2];
+		if (lose())
+			return 1;
+	}
+	return 0;
+}
+
+static void two_maps_are_lost_with_no_mapping_left(void **state)
+{
+	(void)state;
+	stride = 2 * PIECE;
+	assert_int_equal(in_child(lose_two_by_turns, 20 * PIECE), 0);
+	stride = PIECE;
 }
 
 /* As many as would take all that the process may have, with 512 for each. */
@@ -415,6 +466,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		UNLESS_TSAN(a_map_is_lost_with_few_mappings_left),
 		UNLESS_TSAN(threads_lose_maps_with_few_mappings_left),
+		UNLESS_TSAN(two_maps_are_lost_with_no_mapping_left),
 		UNLESS_TSAN(many_large_maps_take_few_of_the_mappings),
 		UNLESS_TSAN(a_large_map_takes_little_of_the_data),
 		unless(locks_less_than(LOCKED),

@@ -51,11 +51,12 @@ static bool fail_mremap;
 
 long __wrap_syscall(long number, ...)
 {
+	const int nr = number == SYS_mmap || number == SYS_futex ? 6 : 4;
 	va_list args;
-	long a[6];
+	long a[6] = { 0 };
 
 	va_start(args, number);
-	for (int i = 0; i < 6; i++)
+	for (int i = 0; i < nr; i++)
 		a[i] = va_arg(args, long);
 	va_end(args);
 	if (number == stop.number && stop.at && --stop.at == 0) {
@@ -256,7 +257,7 @@ static void check_lost(void)
 static void lost_means_that_nothing_of_the_lease_is_left(void **state)
 {
 	(void)state;
-	/* Before it covers the map, and in the midst. */
+	/* Before it covers the map, and before it fills a piece. */
 	for (intptr_t nth = 1; nth <= 2; nth++) {
 		pthread_t handler = start_handler(nth);
 
@@ -291,8 +292,8 @@ static void who_asks_late_leaves_a_restored_map_alone(void **state)
 static void a_restore_waits_for_handlers(void **state)
 {
 	(void)state;
-	/* Before it covers the map, in the midst, and before it fills a piece. */
-	for (intptr_t nth = 1; nth <= 3; nth++) {
+	/* Before it covers the map, and before it fills a piece. */
+	for (intptr_t nth = 1; nth <= 2; nth++) {
 		pthread_t restore, handler = start_handler(nth);
 
 		assert_int_equal(barlease_map_lost(map), 1);
@@ -310,7 +311,7 @@ static void a_restore_waits_for_handlers(void **state)
 
 static void an_unmap_waits_for_handlers(void **state)
 {
-	pthread_t unmap, handler = start_handler(3);
+	pthread_t unmap, handler = start_handler(2);
 	char *addr = barlease_map_addr(map), *own;
 
 	(void)state;
@@ -487,6 +488,7 @@ static void a_child_of_a_busy_parent_is_free(void **state)
 	pid_t pid;
 
 	(void)state;
+	survive_only();
 	cut(file, 0);
 	handler = start_handler(1);
 	pid = fork();

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: MIT
+/*
+ * cover.c - what a lost map has in place of the lease.
+ *
+ * The memory of ones is far smaller than a map may be. To repeat it over all of a
+ * large one would take many system calls and, as the kernel can't merge repetitions,
+ * many of the mappings that a process may have (vm.max_map_count, 65,530); and each
+ * counts as memory that may be written, of which a process may have only so much
+ * (RLIMIT_DATA, vm.overcommit_memory). So a large one is covered by nothing, in one
+ * mapping: an access there is SIGBUS again, upon which the piece around it, of
+ * ONES_SIZE, is filled with ones. After MAX_PIECES, or when the kernel allows no
+ * more, all lost maps start over, with nothing: what was stored there was to be
+ * dropped anyway. A sparse file would read as zeroes.
+ *
+ * At the limit of mappings even starting over would be refused, so there are spares
+ * to give up, see spares.h. The last of them is for that alone. It is one thread's turn
+ * at a time: with spares and pieces of all maps to take from, who has the turn finds
+ * room, unless the program itself takes what was given up before it is used.
+ */
+#define _GNU_SOURCE
+#include "cover.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ones.h"
+#include "spares.h"
+#include "turn.h"
+
+/* Each takes two mappings, where those around it are not filled. */
+#define MAX_PIECES 4096
+
+#define NR_TRIES 64 /* while the program takes what there is of mappings */
+
+/* How many are filled of all maps; those that have any say so in filled. */
+static _Atomic uint32_t pieces;
+
+static bool is_large(const struct survivor *s)
+{
+	return atomic_load(&s->length) > ONES_SIZE;
+}
+
+typedef bool (*map_function)(char *addr, size_t length, int prot, int flags);
+
+/* kept: how many spares are not for this. */
+static bool put(struct survivor *s, map_function map, size_t from, size_t length,
+		int flags, int kept)
+{
+	char *addr = (char *)atomic_load(&s->start) + from;
+
+	while (!map(addr, length, s->prot, flags)) {
+		if (errno != ENOMEM || !barlease_spares_give_up(kept))
+			return false;
+	}
+	/* A child that sees ones where it should see nothing does no harm. */
+	if (s->dontfork)
+		syscall(SYS_madvise, addr, length, MADV_DONTFORK);
+	return true;
+}
+
+static bool put_cover(struct survivor *s, uintptr_t addr, int flags)
+{
+	bool filled = atomic_exchange(&s->filled, false);
+
+	(void)addr;
+	if (put(s, is_large(s) ? barlease_nothing_map : barlease_ones_map, 0,
+		atomic_load(&s->length), flags, 0))
+		return true;
+	if (filled)
+		atomic_store(&s->filled, true);
+	return false;
+}
+
+static bool put_piece(struct survivor *s, uintptr_t addr, int flags)
+{
+	size_t at = (addr - atomic_load(&s->start)) / ONES_SIZE * ONES_SIZE;
+	size_t rest = atomic_load(&s->length) - at;
+
+	/* Else there might be no way to give the room back that it takes. */
+	if (!barlease_spares_fill() && errno == ENOMEM)
+		return false;
+	atomic_store(&s->filled, true);
+	atomic_fetch_add(&pieces, 1);
+	return put(s, barlease_ones_map, at, rest < ONES_SIZE ? rest : ONES_SIZE, flags,
+		   LAST_SPARE);
+}
+
+static void start_all_over(void)
+{
+	struct cursor at = { 0 };
+	struct survivor *s;
+
+	atomic_store(&pieces, 0);
+	while ((s = barlease_slots_next(&at))) {
+		if (!atomic_load(&s->filled))
+			continue;
+		if (barlease_slot_enter(s) && barlease_slot_is_ours(s) &&
+		    (atomic_load(&s->state) & PHASE) == LOST)
+			put_cover(s, 0, MAP_FIXED);
+		barlease_slot_leave(s);
+	}
+	barlease_spares_fill();
+}
+
+typedef bool (*put_function)(struct survivor *s, uintptr_t addr, int flags);
+
+static bool put_with_room(put_function put, struct survivor *s, uintptr_t addr,
+			  int flags)
+{
+	const struct timespec moment = { .tv_nsec = 1000000 };
+	struct signals old;
+	bool done;
+
+	barlease_signals_block(&old);
+	barlease_turn_take();
+	if (atomic_load(&pieces) >= MAX_PIECES)
+		start_all_over();
+	for (int i = 0; !(done = put(s, addr, flags)) && errno == ENOMEM; i++) {
+		if (i == NR_TRIES)
+			break;
+		start_all_over();
+		if (i > 0)
+			syscall(SYS_nanosleep, &moment, NULL);
+	}
+	if (done)
+		barlease_spares_fill();
+	barlease_turn_end();
+	barlease_signals_restore(&old);
+	return done;
+}
+
+bool barlease_cover(struct survivor *s, int flags)
+{
+	return put_with_room(put_cover, s, 0, flags);
+}
+
+bool barlease_fill(struct survivor *s, uintptr_t addr)
+{
+	return put_with_room(is_large(s) ? put_piece : put_cover, s, addr, MAP_FIXED);
+}
+
+void barlease_make_spares(void)
+{
+	struct signals old;
+
+	barlease_signals_block(&old);
+	barlease_turn_take();
+	barlease_spares_fill();
+	barlease_turn_end();
+	barlease_signals_restore(&old);
+}

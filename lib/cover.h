@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT */
+/* cover.h - what a lost map has in place of the lease. */
+#ifndef BARLEASE_COVER_H
+#define BARLEASE_COVER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "slots.h"
+
+/*
+ * These may be called in signal handlers, by all threads at once, and change errno.
+ * Who calls has entered the slot. false with errno set: the kernel does not allow it.
+ */
+
+/*
+ * Leave nothing of the lease. flags: MAP_FIXED, or MAP_FIXED_NOREPLACE where there
+ * may be a hole or another's mapping.
+ */
+bool barlease_cover(struct survivor *s, int flags);
+
+/* See that an access to this address of a map that is covered reads ones. */
+bool barlease_fill(struct survivor *s, uintptr_t addr);
+
+/* So that there is room among the mappings when it matters. */
+void barlease_make_spares(void);
+
+#endif /* BARLEASE_COVER_H */
