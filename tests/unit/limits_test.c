@@ -38,7 +38,6 @@ static int in_child(int (*run)(void), size_t length)
 		.flags = BARLEASE_MAP_SURVIVE,
 		.va_hint = BARLEASE_VA_HINT_UNKNOWN,
 	};
-	int status;
 	pid_t pid = fork();
 
 	assert_return_code(pid, errno);
@@ -50,8 +49,7 @@ static int in_child(int (*run)(void), size_t length)
 		map = barlease_map(file, &options);
 		_exit(map ? run() : CAN_NOT);
 	}
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	return WIFSIGNALED(status) ? 1000 + WTERMSIG(status) : WEXITSTATUS(status);
+	return end_of(pid);
 }
 
 /* Lose it, and touch all of it. */
@@ -337,7 +335,7 @@ static void a_limit_to_files_below_the_ones_is_efbig(void **state)
 		.flags = BARLEASE_MAP_SURVIVE,
 		.va_hint = BARLEASE_VA_HINT_UNKNOWN,
 	};
-	int status, fd = lossy_file(1);
+	int fd = lossy_file(1);
 	pid_t pid = fork();
 
 	(void)state;
@@ -349,8 +347,7 @@ static void a_limit_to_files_below_the_ones_is_efbig(void **state)
 			_exit(1);
 		_exit(errno == EFBIG ? 0 : 2);
 	}
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_int_equal(status, 0);
+	assert_int_equal(end_of(pid), 0);
 	close(fd);
 }
 

@@ -484,7 +484,6 @@ static void two_threads_restore_it_once(void **state)
 static void a_child_of_a_busy_parent_is_free(void **state)
 {
 	pthread_t handler;
-	int status;
 	pid_t pid;
 
 	(void)state;
@@ -504,8 +503,7 @@ static void a_child_of_a_busy_parent_is_free(void **state)
 			_exit(2);
 		_exit(barlease_unmap(map) ? 3 : 0);
 	}
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_int_equal(status, 0);
+	assert_int_equal(end_of(pid), 0);
 	atomic_store(&go_on, true);
 	assert_int_equal(result(handler), 1);
 	check_lost();
@@ -598,8 +596,7 @@ static void a_fork_takes_locks_in_the_order_of_the_program(void **state)
 		result(thread);
 		_exit(waitpid(pid, &status, 0) == pid ? 0 : 1);
 	}
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_int_equal(status, 0);
+	assert_int_equal(end_of(pid), 0);
 }
 
 /* It is lost, and can be restored. */
@@ -675,15 +672,13 @@ static int lose_in_a_loss(void)
 /* The kernel ends who faults while it has SIGBUS blocked, as our handler has. */
 static void a_signal_in_a_loss_can_lose_another_map(void **state)
 {
-	int status;
 	pid_t pid = fork();
 
 	(void)state;
 	assert_return_code(pid, errno);
 	if (!pid)
 		_exit(lose_in_a_loss());
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_int_equal(status, 0);
+	assert_int_equal(end_of(pid), 0);
 }
 
 static void restore_by_another(void)

@@ -89,7 +89,6 @@ static void check_lost(const struct barlease_map *map)
 static int in_child(int (*run)(struct barlease_map *map, int fd),
 		    struct barlease_map *map, int fd)
 {
-	int status;
 	pid_t pid = fork();
 
 	assert_return_code(pid, errno);
@@ -97,8 +96,7 @@ static int in_child(int (*run)(struct barlease_map *map, int fd),
 		signal(SIGSEGV, SIG_DFL);
 		_exit(run(map, fd));
 	}
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	return WIFSIGNALED(status) ? 1000 + WTERMSIG(status) : WEXITSTATUS(status);
+	return end_of(pid);
 }
 
 static void the_loss_of_a_page_loses_all(void **state)
@@ -582,7 +580,7 @@ static void a_child_of_the_same_pid_has_none_with_dontfork(void **state)
 static void a_child_of_a_bare_clone_has_none_with_dontfork(void **state)
 {
 	static const uint32_t flags[] = { 0, BARLEASE_MAP_SURVIVE };
-	int status, fd = lossy_file(2);
+	int fd = lossy_file(2);
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(flags); i++) {
@@ -601,8 +599,7 @@ static void a_child_of_a_bare_clone_has_none_with_dontfork(void **state)
 			signal(SIGSEGV, SIG_DFL);
 			_exit(unmap_nothing(map, fd));
 		}
-		assert_int_equal(waitpid(pid, &status, 0), pid);
-		assert_int_equal(status, 0);
+		assert_int_equal(end_of(pid), 0);
 		unmap(map);
 	}
 	close(fd);

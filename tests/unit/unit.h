@@ -8,6 +8,7 @@
 
 /* cmocka.h wants these before it. */
 #include <dirent.h>
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,6 +17,7 @@
 #include <cmocka.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/wait.h>
 #include <time.h>
 
 /*
@@ -98,6 +100,15 @@ static inline int count_fds(void)
 		count++;
 	closedir(dir);
 	return count;
+}
+
+/* How a child has ended: what it has returned, or 1000 plus the signal it died of. */
+static inline int end_of(pid_t pid)
+{
+	int status;
+
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	return WIFSIGNALED(status) ? 1000 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
 #endif /* UNIT_H */
