@@ -4,182 +4,17 @@
  * hostile peer gets an fd, or a leak, into the receiver.
  */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
-#include <pthread.h>
-#include <semaphore.h>
-#include <signal.h>
-#include <stdbool.h>
-#include <string.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/time.h>
-#include <time.h>
-#include <unistd.h>
 
-#include "barlease.h"
-#include "barlease_uapi.h"
-#include "unit.h"
+#include "passing.h"
 
 #ifndef SO_PASSPIDFD
 #define SO_PASSPIDFD 76 /* Linux 6.5 */
 #endif
 
-/* More fds than a message can carry to a receiver that expects one. */
-#define MANY_FDS 100
-
-static const struct barlease_info sample = {
-	.size = sizeof(sample),
-	.state = BARLEASE_STATE_LIVE,
-	.id = 0x1122334455667788,
-	.length = 0x40000000,
-	.nr_ranges = 7,
-	.nr_spans = 3,
-	.memattr = BARLEASE_MEMATTR_WC,
-	.access = O_RDWR,
-	.va_hint = 0x3fe00000,
-	.faults = 0x99aabbccddeeff00,
-};
-
-/* Two ends of a socket, and a file that stands for a lease. */
-struct fixture {
-	int from, to;
-	int file;
-	int fds; /* open ones, all in all */
-};
-
-static int setup(void **state, int type)
-{
-	static struct fixture f;
-	int pair[2];
-
-	assert_return_code(socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, pair), errno);
-	f.from = pair[0];
-	f.to = pair[1];
-	f.file = memfd_create("lease", MFD_CLOEXEC);
-	assert_return_code(f.file, errno);
-	f.fds = count_fds();
-	*state = &f;
-	return 0;
-}
-
-static int setup_stream(void **state)
-{
-	return setup(state, SOCK_STREAM);
-}
-
-static int setup_packets(void **state)
-{
-	return setup(state, SOCK_SEQPACKET);
-}
-
-/* Every test ends with the fds it began with. */
-static int teardown(void **state)
-{
-	struct fixture *f = *state;
-
-	assert_int_equal(count_fds(), f->fds);
-	close(f->file);
-	close(f->to);
-	if (f->from >= 0)
-		close(f->from);
-	return 0;
-}
-
-/*
- * A peer that makes up its own messages
- */
-
-/* Where the information is, behind the magic. */
-#define INFO_AT 8
-
-struct raw {
-	char bytes[256];
-	size_t length;
-};
-
-/* What barlease_send() makes of info. */
-static struct raw raw_message(const struct barlease_info *info)
-{
-	struct raw raw;
-	int pair[2];
-	ssize_t got;
-
-	assert_return_code(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair), errno);
-	assert_int_equal(barlease_send(pair[0], pair[0], info), 0);
-	got = recv(pair[1], raw.bytes, sizeof(raw.bytes), 0);
-	assert_in_range(got, 1, sizeof(raw.bytes) - 1);
-	raw.length = got;
-	close(pair[0]);
-	close(pair[1]);
-	return raw;
-}
-
-static void send_raw(const struct fixture *f, const void *bytes, size_t length, int nr)
-{
-	union {
-		struct cmsghdr header;
-		char bytes[CMSG_SPACE(MANY_FDS * sizeof(int))];
-	} control = { 0 };
-	struct iovec iov = { (void *)bytes, length };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
-	int fds[MANY_FDS];
-
-	for (int i = 0; i < nr; i++)
-		fds[i] = f->file;
-	if (nr) {
-		control.header = (struct cmsghdr){
-			.cmsg_level = SOL_SOCKET,
-			.cmsg_type = SCM_RIGHTS,
-			.cmsg_len = CMSG_LEN(nr * sizeof(int)),
-		};
-		memcpy(CMSG_DATA(&control.header), fds, nr * sizeof(int));
-		msg.msg_control = &control;
-		msg.msg_controllen = CMSG_SPACE(nr * sizeof(int));
-	}
-	assert_int_equal(sendmsg(f->from, &msg, MSG_NOSIGNAL), length);
-}
-
-static int receive(const struct fixture *f, struct barlease_info *info)
-{
-	memset(info, 0xee, sizeof(*info));
-	info->size = sizeof(*info);
-	errno = 0;
-	return barlease_recv(f->to, info);
-}
-
-static void check_refused(const struct fixture *f, int error)
-{
-	struct barlease_info info, before;
-
-	assert_int_equal(receive(f, &info), -1);
-	assert_int_equal(errno, error);
-	memset(&before, 0xee, sizeof(before));
-	before.size = sizeof(before);
-	assert_memory_equal(&info, &before, sizeof(info));
-	assert_int_equal(count_fds(), f->fds);
-}
-
 /*
  * What arrives
  */
-
-static void check_sample_arrives(const struct fixture *f)
-{
-	struct barlease_info info;
-	struct stat sent, got;
-	int fd = receive(f, &info);
-
-	assert_return_code(fd, errno);
-	assert_memory_equal(&info, &sample, sizeof(info));
-	assert_int_equal(fcntl(fd, F_GETFD), FD_CLOEXEC);
-	assert_int_equal(fstat(f->file, &sent), 0);
-	assert_int_equal(fstat(fd, &got), 0);
-	assert_int_equal(got.st_ino, sent.st_ino);
-	close(fd);
-}
 
 static void a_lease_arrives(void **state)
 {
@@ -455,29 +290,6 @@ static void waiting_without_a_fd_to_get_is_emfile(void **state)
 	assert_int_equal(error, EMFILE);
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
-}
-
-static void a_wait_is_no_longer_than_the_socket_says(void **state)
-{
-	struct fixture *f = *state;
-	struct timeval limit = { 0, 100000 };
-	int64_t begin;
-
-	assert_int_equal(
-		setsockopt(f->to, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)), 0);
-	begin = now_ms();
-	check_refused(f, EAGAIN);
-	assert_in_range(now_ms() - begin, 99, 60000);
-	assert_int_equal(barlease_send(f->from, f->file, &sample), 0);
-	check_sample_arrives(f);
-}
-
 static void any_number_of_fds_but_one_is_eproto(void **state)
 {
 	struct fixture *f = *state;
@@ -615,174 +427,6 @@ static void random_messages_leave_nothing_behind(void **state)
 	assert_in_range(taken, 1, 19999);
 }
 
-/*
- * Signals
- */
-
-static struct fixture *signalled;
-static volatile sig_atomic_t signals;
-
-/* After a few interruptions, send what the interrupted call waits for. */
-static void on_alarm(int number)
-{
-	(void)number;
-	if (++signals == 3)
-		barlease_send(signalled->from, signalled->file, &sample);
-}
-
-static void a_signal_does_not_end_the_wait(void **state)
-{
-	struct sigaction action = { .sa_handler = on_alarm }, old;
-	struct itimerval every = { { 0, 10000 }, { 0, 10000 } }, never = { 0 };
-
-	signalled = *state;
-	signals = 0;
-	assert_int_equal(sigaction(SIGALRM, &action, &old), 0);
-	assert_int_equal(setitimer(ITIMER_REAL, &every, NULL), 0);
-	check_sample_arrives(*state);
-	assert_int_equal(setitimer(ITIMER_REAL, &never, NULL), 0);
-	assert_int_equal(sigaction(SIGALRM, &old, NULL), 0);
-}
-
-/*
- * Threads
- */
-
-static sem_t taken;
-
-static void *receive_many(void *fixture)
-{
-	const struct fixture *f = fixture;
-	uintptr_t got = 0;
-
-	for (int i = 0; i < 1000; i++) {
-		struct barlease_info info;
-		int fd = receive(f, &info);
-
-		if (fd >= 0)
-			close(fd);
-		got += fd >= 0;
-		sem_post(&taken);
-	}
-	return (void *)got;
-}
-
-/* Each message wakes both, and one of them takes it. */
-static void threads_that_wait_together_get_a_message_each(void **state)
-{
-	struct fixture *f = *state;
-	pthread_t threads[2];
-	void *got;
-
-	assert_int_equal(sem_init(&taken, 0, 0), 0);
-	for (int i = 0; i < 2; i++)
-		assert_int_equal(pthread_create(&threads[i], NULL, receive_many, f), 0);
-	for (int i = 0; i < 2000; i++) {
-		assert_int_equal(barlease_send(f->from, f->file, &sample), 0);
-		assert_int_equal(sem_wait(&taken), 0);
-	}
-	for (int i = 0; i < 2; i++) {
-		assert_int_equal(pthread_join(threads[i], &got), 0);
-		assert_int_equal((uintptr_t)got, 1000);
-	}
-	sem_destroy(&taken);
-}
-
-/*
- * Cancellation
- */
-
-static _Thread_local bool a_message_cancels;
-
-ssize_t __wrap_recvmsg(int sock, struct msghdr *msg, int flags);
-ssize_t __real_recvmsg(int sock, struct msghdr *msg, int flags);
-
-/* As glibc has it before 2.41: it may end a thread with the message in hand. */
-ssize_t __wrap_recvmsg(int sock, struct msghdr *msg, int flags)
-{
-	ssize_t got = __real_recvmsg(sock, msg, flags);
-
-	if (a_message_cancels && got >= 0) {
-		pthread_cancel(pthread_self());
-		pthread_testcancel();
-	}
-	return got;
-}
-
-static void *receive_and_close(void *f)
-{
-	struct barlease_info info;
-	int fd = receive(f, &info), former;
-
-	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &former);
-	if (fd >= 0)
-		close(fd);
-	pthread_setcancelstate(former, NULL);
-	return NULL;
-}
-
-static void *receive_cancelled(void *f)
-{
-	a_message_cancels = true;
-	receive_and_close(f);
-	pthread_testcancel();
-	return NULL;
-}
-
-static void *receive_when_cancelled(void *f)
-{
-	pthread_cancel(pthread_self());
-	return receive_and_close(f);
-}
-
-static void check_cancelled(pthread_t thread)
-{
-	void *ret;
-
-	assert_int_equal(pthread_join(thread, &ret), 0);
-	assert_ptr_equal(ret, PTHREAD_CANCELED);
-}
-
-static void a_thread_can_be_cancelled_while_it_waits(void **state)
-{
-	struct fixture *f = *state;
-	pthread_t thread;
-
-	assert_int_equal(pthread_create(&thread, NULL, receive_and_close, f), 0);
-	assert_int_equal(pthread_cancel(thread), 0);
-	check_cancelled(thread);
-	assert_int_equal(barlease_send(f->from, f->file, &sample), 0);
-	check_sample_arrives(f);
-}
-
-/* It takes no message either. */
-static void a_thread_that_was_cancelled_receives_nothing(void **state)
-{
-	struct fixture *f = *state;
-	pthread_t thread;
-
-	assert_int_equal(barlease_send(f->from, f->file, &sample), 0);
-	assert_int_equal(pthread_create(&thread, NULL, receive_when_cancelled, f), 0);
-	check_cancelled(thread);
-	check_sample_arrives(f);
-}
-
-/* To close what came is to pass points where a thread may be cancelled, too. */
-static void a_thread_cancelled_by_then_leaves_no_fd(void **state)
-{
-	struct fixture *f = *state;
-	struct raw raw = raw_message(&sample);
-	pthread_t thread;
-
-	for (int nr = 1; nr <= 3; nr++) {
-		send_raw(f, raw.bytes, raw.length, nr);
-		assert_int_equal(pthread_create(&thread, NULL, receive_cancelled, f),
-				 0);
-		check_cancelled(thread);
-		assert_int_equal(count_fds(), f->fds);
-	}
-}
-
 static const char *no_pidfds(void)
 {
 	int on = 1, sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -792,9 +436,6 @@ static const char *no_pidfds(void)
 	close(sock);
 	return error == ENOPROTOOPT ? "SO_PASSPIDFD is since Linux 6.5" : NULL;
 }
-
-#define STREAM(test)  cmocka_unit_test_setup_teardown(test, setup_stream, teardown)
-#define PACKETS(test) cmocka_unit_test_setup_teardown(test, setup_packets, teardown)
 
 int main(void)
 {
@@ -817,20 +458,12 @@ int main(void)
 		STREAM(receiving_without_a_message_is_eagain),
 		STREAM(receiving_from_what_is_no_socket_is_refused),
 		STREAM(waiting_without_a_fd_to_get_is_emfile),
-		STREAM(a_wait_is_no_longer_than_the_socket_says),
 		STREAM(any_number_of_fds_but_one_is_eproto),
 		STREAM(a_message_that_is_too_short_is_eproto),
 		STREAM(what_has_no_fd_in_a_stream_is_eproto),
 		STREAM(a_size_that_is_not_the_messages_is_eproto),
 		STREAM(values_of_no_lease_are_eproto),
 		STREAM(another_magic_is_eproto),
-		STREAM(a_signal_does_not_end_the_wait),
-		UNLESS_ASAN(a_thread_can_be_cancelled_while_it_waits, setup_stream,
-			    teardown),
-		UNLESS_ASAN(a_thread_that_was_cancelled_receives_nothing, setup_stream,
-			    teardown),
-		UNLESS_ASAN(a_thread_cancelled_by_then_leaves_no_fd, setup_stream,
-			    teardown),
 		PACKETS(a_lease_arrives),
 		PACKETS(any_number_of_fds_but_one_is_eproto),
 		PACKETS(a_message_that_is_too_short_is_eproto),
@@ -840,8 +473,6 @@ int main(void)
 		PACKETS(a_sender_of_a_later_release_is_understood),
 		PACKETS(a_closed_peer_is_econnreset),
 		PACKETS(receiving_without_a_message_is_eagain),
-		PACKETS(a_wait_is_no_longer_than_the_socket_says),
-		PACKETS(threads_that_wait_together_get_a_message_each),
 		PACKETS(random_messages_leave_nothing_behind),
 	};
 
