@@ -201,8 +201,8 @@ size_t barlease_map_length(const struct barlease_map *map);
  * Nobody may close the fds of the library.
  *
  * All maps together take eight of the mappings that a process may have
- * (vm.max_map_count) in addition to their own, and those of more than 2 MiB up to 8,192
- * once they are lost. See barlease_map_lost(3).
+ * (vm.max_map_count) in addition to their own, and those of more than 2 MiB up to 512
+ * once they are lost, and 512 MiB of memory. See barlease_map_lost(3).
  */
 
 /*

@@ -13,9 +13,11 @@
  * dropped anyway. A sparse file would read as zeroes.
  *
  * At the limit of mappings even starting over would be refused, so there are spares
- * to give up, see spares.h. The last of them is for that alone. It is one thread's turn
+ * to give up, see spares.h. The last of them is not for pieces. It is one thread's turn
  * at a time: with spares and pieces of all maps to take from, who has the turn finds
- * room, unless the program itself takes what was given up before it is used.
+ * room, unless the program itself takes what was given up before it is used. Also
+ * where the turn was taken from a thread in the midst of something no piece is
+ * forgotten, so its room is found by the next to start over.
  */
 #define _GNU_SOURCE
 #include "cover.h"
@@ -30,12 +32,15 @@
 #include "spares.h"
 #include "turn.h"
 
-/* Each takes two mappings, where those around it are not filled. */
-#define MAX_PIECES 4096
+/*
+ * Each takes two mappings, where those around it are not filled, and memory once it is
+ * stored to; and all of it is given back in one system call.
+ */
+#define MAX_PIECES 256
 
 #define NR_TRIES 64 /* while the program takes what there is of mappings */
 
-/* How many are filled of all maps; those that have any say so in filled. */
+/* How many were filled since all maps started over, be their maps gone or not. */
 static _Atomic uint32_t pieces;
 
 static bool is_large(const struct survivor *s)
@@ -61,31 +66,43 @@ static bool put(struct survivor *s, map_function map, size_t from, size_t length
 	return true;
 }
 
+/*
+ * fills counts each piece twice, before and after it is put, and covered is what it was
+ * before the last cover was put. So, whoever stops wherever, they are the same only if
+ * there is none.
+ */
+static bool has_pieces(const struct survivor *s)
+{
+	return atomic_load(&s->fills) != atomic_load(&s->covered);
+}
+
 static bool put_cover(struct survivor *s, uintptr_t addr, int flags)
 {
-	bool filled = atomic_exchange(&s->filled, false);
+	uint32_t fills = atomic_load(&s->fills);
 
 	(void)addr;
-	if (put(s, is_large(s) ? barlease_nothing_map : barlease_ones_map, 0,
-		atomic_load(&s->length), flags, 0))
-		return true;
-	if (filled)
-		atomic_store(&s->filled, true);
-	return false;
+	if (!put(s, is_large(s) ? barlease_nothing_map : barlease_ones_map, 0,
+		 atomic_load(&s->length), flags, 0))
+		return false;
+	atomic_store(&s->covered, fills);
+	return true;
 }
 
 static bool put_piece(struct survivor *s, uintptr_t addr, int flags)
 {
 	size_t at = (addr - atomic_load(&s->start)) / ONES_SIZE * ONES_SIZE;
 	size_t rest = atomic_load(&s->length) - at;
+	bool done;
 
 	/* Else there might be no way to give the room back that it takes. */
 	if (!barlease_spares_fill() && errno == ENOMEM)
 		return false;
-	atomic_store(&s->filled, true);
 	atomic_fetch_add(&pieces, 1);
-	return put(s, barlease_ones_map, at, rest < ONES_SIZE ? rest : ONES_SIZE, flags,
+	atomic_fetch_add(&s->fills, 1);
+	done = put(s, barlease_ones_map, at, rest < ONES_SIZE ? rest : ONES_SIZE, flags,
 		   LAST_SPARE);
+	atomic_fetch_add(&s->fills, 1);
+	return done;
 }
 
 static void start_all_over(void)
@@ -95,7 +112,7 @@ static void start_all_over(void)
 
 	atomic_store(&pieces, 0);
 	while ((s = barlease_slots_next(&at))) {
-		if (!atomic_load(&s->filled))
+		if (!has_pieces(s))
 			continue;
 		if (barlease_slot_enter(s) && barlease_slot_is_ours(s) &&
 		    (atomic_load(&s->state) & PHASE) == LOST)
@@ -107,27 +124,31 @@ static void start_all_over(void)
 
 typedef bool (*put_function)(struct survivor *s, uintptr_t addr, int flags);
 
-static bool put_with_room(put_function put, struct survivor *s, uintptr_t addr,
+static bool put_with_room(put_function put_it, struct survivor *s, uintptr_t addr,
 			  int flags)
 {
 	const struct timespec moment = { .tv_nsec = 1000000 };
 	struct signals old;
+	uint32_t turn;
 	bool done;
 
 	barlease_signals_block(&old);
-	barlease_turn_take();
+	turn = barlease_turn_take();
 	if (atomic_load(&pieces) >= MAX_PIECES)
 		start_all_over();
-	for (int i = 0; !(done = put(s, addr, flags)) && errno == ENOMEM; i++) {
+	for (int i = 0; !(done = put_it(s, addr, flags)) && errno == ENOMEM; i++) {
 		if (i == NR_TRIES)
 			break;
 		start_all_over();
-		if (i > 0)
-			syscall(SYS_nanosleep, &moment, NULL);
+		if (i == 0)
+			continue;
+		/* Others may have what this lacks, and give it back in their turn. */
+		barlease_turn_end(turn);
+		syscall(SYS_nanosleep, &moment, NULL);
+		turn = barlease_turn_take();
 	}
-	if (done)
-		barlease_spares_fill();
-	barlease_turn_end();
+	barlease_spares_fill();
+	barlease_turn_end(turn);
 	barlease_signals_restore(&old);
 	return done;
 }
@@ -142,13 +163,20 @@ bool barlease_fill(struct survivor *s, uintptr_t addr)
 	return put_with_room(is_large(s) ? put_piece : put_cover, s, addr, MAP_FIXED);
 }
 
+void barlease_unfill(struct survivor *s)
+{
+	if (has_pieces(s))
+		put_with_room(put_cover, s, 0, MAP_FIXED);
+}
+
 void barlease_make_spares(void)
 {
 	struct signals old;
+	uint32_t turn;
 
 	barlease_signals_block(&old);
-	barlease_turn_take();
+	turn = barlease_turn_take();
 	barlease_spares_fill();
-	barlease_turn_end();
+	barlease_turn_end(turn);
 	barlease_signals_restore(&old);
 }

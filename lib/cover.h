@@ -10,7 +10,8 @@
 
 /*
  * These may be called in signal handlers, by all threads at once, and change errno.
- * Who calls has entered the slot. false with errno set: the kernel does not allow it.
+ * Who calls has entered the slot, or keeps the map from being restored and unmapped.
+ * false: the kernel does not allow it.
  */
 
 /*
@@ -21,6 +22,9 @@ bool barlease_cover(struct survivor *s, int flags);
 
 /* See that an access to this address of a map that is covered reads ones. */
 bool barlease_fill(struct survivor *s, uintptr_t addr);
+
+/* Give back what pieces of a map that is covered take. */
+void barlease_unfill(struct survivor *s);
 
 /* So that there is room among the mappings when it matters. */
 void barlease_make_spares(void);

@@ -102,18 +102,13 @@ int barlease_ones_prepare(void)
 static char *map(const struct memory *memory, char *addr, size_t length, int prot,
 		 int flags)
 {
-#ifdef SYS_mmap2
-	const long number = SYS_mmap2;
-#else
-	const long number = SYS_mmap;
-#endif
 	long at;
 
 	if (!still_there(memory)) {
 		errno = EBADF;
 		return NULL;
 	}
-	at = syscall(number, addr, length, prot, flags, memory->fd, 0);
+	at = syscall(SYS_mmap, addr, length, prot, flags, memory->fd, 0);
 	if (at == -1)
 		return NULL;
 	/* What is thrown away need not count where all that is mapped is locked. */

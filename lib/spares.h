@@ -13,7 +13,7 @@
 
 /*
  * Each piece of a large map takes two, where it does not meet another; one access may
- * need two pieces at once; and the last is for starting over, see cover.c.
+ * need two pieces at once; and the last is not for pieces, see cover.c.
  */
 #define NR_SPARES  8
 #define LAST_SPARE 1

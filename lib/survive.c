@@ -231,7 +231,8 @@ struct survivor *barlease_survivor_add(char *addr, size_t length,
 	atomic_store(&s->first_fault, 0);
 	atomic_store(&s->start, (uintptr_t)addr);
 	atomic_store(&s->length, length);
-	atomic_store(&s->filled, false);
+	atomic_store(&s->fills, 0);
+	atomic_store(&s->covered, 0);
 	/*
 	 * As many as there are: a limit may never matter. By this and prepare() all is
 	 * called that the handlers call: where a program has us linked in statically,
@@ -259,6 +260,7 @@ int barlease_survivor_unmap(struct survivor *s)
 	} else {
 		atomic_store(&s->length, 0);
 		barlease_slot_put_back(s);
+		barlease_make_spares();
 	}
 	pthread_mutex_unlock(&lock);
 	return ret;
@@ -334,6 +336,8 @@ static int move_back(struct survivor *s, void *fresh)
 	state = (was & ~PHASE) | RESTORING;
 	atomic_store(&s->state, state);
 	barlease_slot_drain(s);
+	/* Nor is there to be anything to start over in what others may then map. */
+	barlease_unfill(s);
 	if (mremap(fresh, length, length, MREMAP_MAYMOVE | MREMAP_FIXED,
 		   (void *)atomic_load(&s->start)) == MAP_FAILED) {
 		int saved = errno;

@@ -12,13 +12,9 @@
 #include <time.h>
 #include <unistd.h>
 
-/* The thread whose turn it is, or 0. */
-static _Atomic uint32_t holder;
-
-static uint32_t this_thread(void)
-{
-	return syscall(SYS_gettid);
-}
+/* Each has a number of its own, lest a thread that has had several seem to be stuck. */
+static _Atomic uint32_t last_turn;
+static _Atomic uint32_t current; /* or 0 */
 
 /* The kernel's own signal set, which has no room for more than it needs. */
 static void set_signal_mask(const uint64_t *mask, uint64_t *old)
@@ -38,38 +34,41 @@ void barlease_signals_restore(const struct signals *old)
 	set_signal_mask(&old->mask, NULL);
 }
 
-#define LONGEST_TURN 100000000 /* ns; by far longer than one takes that runs */
+/* ns. To start over takes about 50 ms of CPU where all pieces were stored to. */
+#define LONGEST_TURN 100000000
 
-/* false: it has been that thread's turn for as long as that. */
-static bool await_end_of_turn(uint32_t whose)
+/* false: it has been this one for as long as that. */
+static bool await_end_of_turn(uint32_t turn)
 {
 	const struct timespec longest = { .tv_nsec = LONGEST_TURN };
 
-	return syscall(SYS_futex, &holder, FUTEX_WAIT_PRIVATE, whose, &longest, NULL,
+	return syscall(SYS_futex, &current, FUTEX_WAIT_PRIVATE, turn, &longest, NULL,
 		       0) == 0 ||
 	       errno != ETIMEDOUT;
 }
 
-void barlease_turn_take(void)
+uint32_t barlease_turn_take(void)
 {
-	uint32_t me = this_thread(), whose = 0;
+	uint32_t mine, other = 0;
 
-	while (!atomic_compare_exchange_strong(&holder, &whose, me)) {
-		if (whose && await_end_of_turn(whose))
-			whose = 0;
+	do
+		mine = atomic_fetch_add(&last_turn, 1) + 1;
+	while (!mine);
+	while (!atomic_compare_exchange_strong(&current, &other, mine)) {
+		if (other && await_end_of_turn(other))
+			other = 0;
 	}
+	return mine;
 }
 
-void barlease_turn_end(void)
+void barlease_turn_end(uint32_t turn)
 {
-	uint32_t me = this_thread();
-
 	/* It may have been taken away meanwhile. */
-	if (atomic_compare_exchange_strong(&holder, &me, 0))
-		syscall(SYS_futex, &holder, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+	if (atomic_compare_exchange_strong(&current, &turn, 0))
+		syscall(SYS_futex, &current, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 
 void barlease_turn_forget_others(void)
 {
-	atomic_store(&holder, 0);
+	atomic_store(&current, 0);
 }

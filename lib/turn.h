@@ -3,8 +3,8 @@
  * turn.h - one thread at a time replaces mappings, so that the room which it makes
  * for that is its own.
  *
- * No promise hangs on it but that one: a thread that does not run for a tenth of a
- * second loses its turn to who waits for it, so nobody waits for longer.
+ * No promise hangs on it but that one: from a thread that does not run who waits
+ * takes its turn away, after a tenth of a second.
  */
 #ifndef BARLEASE_TURN_H
 #define BARLEASE_TURN_H
@@ -20,9 +20,12 @@ struct signals {
 void barlease_signals_block(struct signals *old);
 void barlease_signals_restore(const struct signals *old);
 
-/* With all signals blocked, in a signal handler too; not twice. Changes errno. */
-void barlease_turn_take(void);
-void barlease_turn_end(void);
+/*
+ * With all signals blocked, in a signal handler too; not twice. What taking it returns
+ * is for ending it. Changes errno.
+ */
+uint32_t barlease_turn_take(void);
+void barlease_turn_end(uint32_t turn);
 
 /* In a child of fork(): it is nobody's who stayed in the parent. */
 void barlease_turn_forget_others(void);

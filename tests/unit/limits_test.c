@@ -15,6 +15,7 @@
 
 #include "barlease.h"
 #include "lossy.h"
+#include "syscalls.h"
 
 /* As much as one replacement covers, by the library's choice. */
 #define PIECE (2UL << 20)
@@ -30,14 +31,34 @@ static int file;
 static size_t stride = PIECE; /* from one place that is touched to the next */
 static size_t left;           /* of the mappings that the process may have */
 
-/* What run returns, in a child with a map; or 1000 plus the signal it died of. */
-static int in_child(int (*run)(void), size_t length)
+/* A thread that comes to replace so much is not to run on. */
+static _Thread_local size_t stops_at;
+static atomic_bool stopped, go_on;
+
+static bool on_syscall(long number, const long args[6])
+{
+	if (number == SYS_mmap && stops_at && args[1] == (long)stops_at) {
+		atomic_store(&stopped, true);
+		while (!atomic_load(&go_on))
+			usleep(1000);
+	}
+	return true;
+}
+
+static struct barlease_map *map_survivor(int fd)
 {
 	struct barlease_map_options options = {
 		.size = sizeof(options),
 		.flags = BARLEASE_MAP_SURVIVE,
 		.va_hint = BARLEASE_VA_HINT_UNKNOWN,
 	};
+
+	return barlease_map(fd, &options);
+}
+
+/* What run returns, in a child with a map; or 1000 plus the signal it died of. */
+static int in_child(int (*run)(void), size_t length)
+{
 	pid_t pid = fork();
 
 	assert_return_code(pid, errno);
@@ -46,7 +67,7 @@ static int in_child(int (*run)(void), size_t length)
 		signal(SIGBUS, SIG_DFL);
 		file = lossy_file(0);
 		cut(file, (length + page_size - 1) / page_size);
-		map = barlease_map(file, &options);
+		map = map_survivor(file);
 		_exit(map ? run() : CAN_NOT);
 	}
 	return end_of(pid);
@@ -240,12 +261,7 @@ static void threads_lose_maps_with_few_mappings_left(void **state)
 /* What one has filled is room for the other. */
 static int lose_two_by_turns(void)
 {
-	struct barlease_map_options options = {
-		.size = sizeof(options),
-		.flags = BARLEASE_MAP_SURVIVE,
-		.va_hint = BARLEASE_VA_HINT_UNKNOWN,
-	};
-	struct barlease_map *maps[] = { map, barlease_map(file, &options) };
+	struct barlease_map *maps[] = { map, map_survivor(file) };
 	size_t length;
 
 	alarm(300);
@@ -268,19 +284,169 @@ static void two_maps_are_lost_with_no_mapping_left(void **state)
 	stride = PIECE;
 }
 
+/* As many pieces as there are spares for. */
+static bool touch_some(struct barlease_map *which)
+{
+	bool good = true;
+
+	for (int i = 0; i < 3; i++)
+		good &= load(barlease_map_addr(which), (2 * i + 1) * PIECE) == ONES;
+	return good && barlease_map_lost(which);
+}
+
+/* At the limit, one of two maps is lost and goes, or comes back; then the other is
+ * lost. */
+static int lose_after_another(bool restore)
+{
+	int other = lossy_file(0);
+	struct barlease_map *second;
+	size_t length;
+	char *taken;
+
+	alarm(300);
+	cut(other, 20 * PIECE / page_size);
+	second = map_survivor(other);
+	taken = second ? take_mappings(&length, 0) : NULL;
+	if (!taken)
+		return CAN_NOT;
+	take_all_mappings();
+	cut(file, 0);
+	if (!touch_some(map))
+		return 1;
+	if (restore) {
+		grow(file, 0, 1);
+		cut(file, 20 * PIECE / page_size);
+		munmap(taken, 16 * page_size);
+		if (barlease_map_restore(map))
+			return 2;
+	} else if (barlease_unmap(map)) {
+		return 3;
+	}
+	take_all_mappings();
+	cut(other, 0);
+	if (!touch_some(second) || !touch_some(second))
+		return 4;
+	if (!restore)
+		return 0;
+	return load(barlease_map_addr(map), 0) == page_word(0) &&
+			       !barlease_map_lost(map) ?
+		       0 :
+		       5;
+}
+
+static int lose_after_an_unmap(void)
+{
+	return lose_after_another(false);
+}
+
+static int lose_after_a_restore(void)
+{
+	return lose_after_another(true);
+}
+
+static void what_a_map_gives_back_is_room_for_others(void **state)
+{
+	(void)state;
+	assert_int_equal(in_child(lose_after_an_unmap, 20 * PIECE), 0);
+	assert_int_equal(in_child(lose_after_a_restore, 20 * PIECE), 0);
+}
+
+static sigjmp_buf landing;
+
+static void survive_or_jump(int sig, siginfo_t *info, void *context)
+{
+	if (!barlease_handle_sigbus(sig, info, context))
+		siglongjmp(landing, 1);
+}
+
+/* One can't be replaced for another reason; later, at the limit, one is lost. */
+static int lose_after_a_failure(void)
+{
+	struct sigaction action = { .sa_sigaction = survive_or_jump,
+				    .sa_flags = SA_SIGINFO };
+	struct rlimit old, little;
+	int other = lossy_file(1);
+	struct barlease_map *second = map_survivor(other);
+	size_t length;
+
+	alarm(300);
+	if (!second || sigaction(SIGBUS, &action, NULL) || getrlimit(RLIMIT_DATA, &old))
+		return CAN_NOT;
+	little = (struct rlimit){ page_size, old.rlim_max };
+	if (setrlimit(RLIMIT_DATA, &little))
+		return CAN_NOT;
+	cut(file, 0);
+	if (!sigsetjmp(landing, 1)) {
+		load(barlease_map_addr(map), 0);
+		return 1;
+	}
+	if (setrlimit(RLIMIT_DATA, &old) || !take_mappings(&length, 0))
+		return CAN_NOT;
+	take_all_mappings();
+	cut(other, 0);
+	if (sigsetjmp(landing, 1))
+		return 2;
+	return load(barlease_map_addr(second), 0) == ONES ? 0 : 3;
+}
+
+static void a_failure_uses_no_spares_up(void **state)
+{
+	(void)state;
+	assert_int_equal(in_child(lose_after_a_failure, page_size), 0);
+}
+
+static void *touch_and_stop(void *arg)
+{
+	size_t length = barlease_map_length(map);
+
+	while (!atomic_load(&go))
+		sched_yield();
+	for (int i = 0; i < 4; i++) {
+		/* At starting over: the cover is there by then. */
+		stops_at = i ? length : 0;
+		if (load(barlease_map_addr(map), (2 * i + 1) * PIECE) != ONES)
+			return arg;
+	}
+	return NULL;
+}
+
+/* One thread stops as it gives the pieces of its map back, and another needs them. */
+static int lose_while_one_stands_still(void)
+{
+	struct barlease_map *second = map_survivor(file);
+	pthread_t thread;
+	size_t length;
+	void *bad;
+
+	alarm(300);
+	if (!second || pthread_create(&thread, NULL, touch_and_stop, map) ||
+	    !take_mappings(&length, 0))
+		return CAN_NOT;
+	take_all_mappings();
+	cut(file, 0);
+	atomic_store(&go, true);
+	while (!atomic_load(&stopped))
+		usleep(1000);
+	if (!touch_some(second))
+		return 1;
+	atomic_store(&go_on, true);
+	return pthread_join(thread, &bad) || bad ? 2 : 0;
+}
+
+static void a_thread_that_stands_still_keeps_no_room(void **state)
+{
+	(void)state;
+	assert_int_equal(in_child(lose_while_one_stands_still, 20 * PIECE), 0);
+}
+
 /* As many as would take all that the process may have, with 512 for each. */
 static int lose_many(void)
 {
-	struct barlease_map_options options = {
-		.size = sizeof(options),
-		.flags = BARLEASE_MAP_SURVIVE,
-		.va_hint = BARLEASE_VA_HINT_UNKNOWN,
-	};
 
 	cut(file, 0);
 	for (int i = 0; i < 150; i++) {
 		cut(file, 600 * PIECE / page_size);
-		map = barlease_map(file, &options);
+		map = map_survivor(file);
 		if (!map)
 			return CAN_NOT;
 		if (lose())
@@ -330,11 +496,6 @@ static int lose_where_all_is_locked(void)
 /* Beyond it each write is SIGXFSZ, which ends who does not expect it. */
 static void a_limit_to_files_below_the_ones_is_efbig(void **state)
 {
-	struct barlease_map_options options = {
-		.size = sizeof(options),
-		.flags = BARLEASE_MAP_SURVIVE,
-		.va_hint = BARLEASE_VA_HINT_UNKNOWN,
-	};
 	int fd = lossy_file(1);
 	pid_t pid = fork();
 
@@ -343,7 +504,7 @@ static void a_limit_to_files_below_the_ones_is_efbig(void **state)
 	if (!pid) {
 		struct rlimit little = { PIECE - 1, PIECE - 1 };
 
-		if (setrlimit(RLIMIT_FSIZE, &little) || barlease_map(fd, &options))
+		if (setrlimit(RLIMIT_FSIZE, &little) || map_survivor(fd))
 			_exit(1);
 		_exit(errno == EFBIG ? 0 : 2);
 	}
@@ -464,6 +625,9 @@ int main(void)
 		UNLESS_TSAN(a_map_is_lost_with_few_mappings_left),
 		UNLESS_TSAN(threads_lose_maps_with_few_mappings_left),
 		UNLESS_TSAN(two_maps_are_lost_with_no_mapping_left),
+		UNLESS_TSAN(what_a_map_gives_back_is_room_for_others),
+		UNLESS_TSAN(a_failure_uses_no_spares_up),
+		UNLESS_TSAN(a_thread_that_stands_still_keeps_no_room),
 		UNLESS_TSAN(many_large_maps_take_few_of_the_mappings),
 		UNLESS_TSAN(a_large_map_takes_little_of_the_data),
 		unless(locks_less_than(LOCKED),
