@@ -13,10 +13,11 @@
  * dropped anyway. A sparse file would read as zeroes.
  *
  * At the limit of mappings even starting over would be refused, so there are spares
- * to give up, see spares.h. The last of them is not for pieces. It is one thread's turn
- * at a time: with spares and pieces of all maps to take from, who has the turn finds
- * room, unless the program itself takes what was given up before it is used. Also
- * where the turn was taken from a thread in the midst of something no piece is
+ * to give up, see spares.h. The last of them is not for pieces. Pieces are put by one
+ * thread at a time, in its turn, and so is what has to give up spares: with these and
+ * the pieces of all maps to take from it finds room, unless the program itself takes
+ * what was given up before it is used. A cover takes no room, and no turn but there.
+ * Also where the turn was taken from a thread in the midst of something no piece is
  * forgotten, so its room is found by the next to start over.
  */
 #define _GNU_SOURCE
@@ -76,16 +77,21 @@ static bool has_pieces(const struct survivor *s)
 	return atomic_load(&s->fills) != atomic_load(&s->covered);
 }
 
-static bool put_cover(struct survivor *s, uintptr_t addr, int flags)
+static bool put_cover_keeping(struct survivor *s, int flags, int kept)
 {
 	uint32_t fills = atomic_load(&s->fills);
 
-	(void)addr;
 	if (!put(s, is_large(s) ? barlease_nothing_map : barlease_ones_map, 0,
-		 atomic_load(&s->length), flags, 0))
+		 atomic_load(&s->length), flags, kept))
 		return false;
 	atomic_store(&s->covered, fills);
 	return true;
+}
+
+static bool put_cover(struct survivor *s, uintptr_t addr, int flags)
+{
+	(void)addr;
+	return put_cover_keeping(s, flags, 0);
 }
 
 static bool put_piece(struct survivor *s, uintptr_t addr, int flags)
@@ -155,18 +161,24 @@ static bool put_with_room(put_function put_it, struct survivor *s, uintptr_t add
 
 bool barlease_cover(struct survivor *s, int flags)
 {
-	return put_with_room(put_cover, s, 0, flags);
+	if (put_cover_keeping(s, flags, NR_SPARES)) {
+		barlease_spares_fill();
+		return true;
+	}
+	return errno == ENOMEM && put_with_room(put_cover, s, 0, flags);
 }
 
 bool barlease_fill(struct survivor *s, uintptr_t addr)
 {
-	return put_with_room(is_large(s) ? put_piece : put_cover, s, addr, MAP_FIXED);
+	if (!is_large(s))
+		return barlease_cover(s, MAP_FIXED);
+	return put_with_room(put_piece, s, addr, MAP_FIXED);
 }
 
 void barlease_unfill(struct survivor *s)
 {
 	if (has_pieces(s))
-		put_with_room(put_cover, s, 0, MAP_FIXED);
+		barlease_cover(s, MAP_FIXED);
 }
 
 void barlease_make_spares(void)

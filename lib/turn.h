@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * turn.h - one thread at a time replaces mappings, so that the room which it makes
- * for that is its own.
+ * turn.h - one thread at a time replaces mappings by more of them, so that the room
+ * which it makes for that is its own.
  *
  * No promise hangs on it but that one: from a thread that does not run who waits
  * takes its turn away, after a tenth of a second.
