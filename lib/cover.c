@@ -35,7 +35,7 @@
 
 /*
  * Each takes two mappings, where those around it are not filled, and memory once it is
- * stored to; and all of it is given back in one system call.
+ * stored to; and those of a map are given back in one system call.
  */
 #define MAX_PIECES 256
 
@@ -68,23 +68,23 @@ static bool put(struct survivor *s, map_function map, size_t from, size_t length
 }
 
 /*
- * fills counts each piece twice, before and after it is put, and covered is what it was
- * before the last cover was put. So, whoever stops wherever, they are the same only if
- * there is none.
+ * Pieces are counted in begun before they are put and in ended afterwards; covered is
+ * what ended was before the last cover was put. So one that has come after it counts as
+ * begun alone, whoever stops wherever; and one that has not counts at most for nothing.
  */
 static bool has_pieces(const struct survivor *s)
 {
-	return atomic_load(&s->fills) != atomic_load(&s->covered);
+	return atomic_load(&s->begun) != atomic_load(&s->covered);
 }
 
 static bool put_cover_keeping(struct survivor *s, int flags, int kept)
 {
-	uint32_t fills = atomic_load(&s->fills);
+	uint32_t ended = atomic_load(&s->ended);
 
 	if (!put(s, is_large(s) ? barlease_nothing_map : barlease_ones_map, 0,
 		 atomic_load(&s->length), flags, kept))
 		return false;
-	atomic_store(&s->covered, fills);
+	atomic_store(&s->covered, ended);
 	return true;
 }
 
@@ -104,10 +104,10 @@ static bool put_piece(struct survivor *s, uintptr_t addr, int flags)
 	if (!barlease_spares_fill() && errno == ENOMEM)
 		return false;
 	atomic_fetch_add(&pieces, 1);
-	atomic_fetch_add(&s->fills, 1);
+	atomic_fetch_add(&s->begun, 1);
 	done = put(s, barlease_ones_map, at, rest < ONES_SIZE ? rest : ONES_SIZE, flags,
 		   LAST_SPARE);
-	atomic_fetch_add(&s->fills, 1);
+	atomic_fetch_add(&s->ended, 1);
 	return done;
 }
 
@@ -159,10 +159,24 @@ static bool put_with_room(put_function put_it, struct survivor *s, uintptr_t add
 	return done;
 }
 
+void barlease_make_spares(void)
+{
+	struct signals old;
+	uint32_t turn;
+
+	if (barlease_spares_are_whole())
+		return;
+	barlease_signals_block(&old);
+	turn = barlease_turn_take();
+	barlease_spares_fill();
+	barlease_turn_end(turn);
+	barlease_signals_restore(&old);
+}
+
 bool barlease_cover(struct survivor *s, int flags)
 {
 	if (put_cover_keeping(s, flags, NR_SPARES)) {
-		barlease_spares_fill();
+		barlease_make_spares();
 		return true;
 	}
 	return errno == ENOMEM && put_with_room(put_cover, s, 0, flags);
@@ -181,14 +195,7 @@ void barlease_unfill(struct survivor *s)
 		barlease_cover(s, MAP_FIXED);
 }
 
-void barlease_make_spares(void)
+void barlease_forget_pieces(struct survivor *s)
 {
-	struct signals old;
-	uint32_t turn;
-
-	barlease_signals_block(&old);
-	turn = barlease_turn_take();
-	barlease_spares_fill();
-	barlease_turn_end(turn);
-	barlease_signals_restore(&old);
+	atomic_store(&s->covered, atomic_load(&s->begun));
 }

@@ -28,7 +28,7 @@ struct survivor {
 	_Atomic uint64_t first_fault; /* survive.c's */
 	_Atomic uintptr_t start;
 	_Atomic size_t length;
-	_Atomic uint32_t fills, covered; /* cover.c's */
+	_Atomic uint32_t begun, ended, covered; /* cover.c's */
 	/* Constant while it is used. */
 	int prot;
 	bool dontfork;

@@ -37,6 +37,15 @@ bool barlease_spares_fill(void)
 	return true;
 }
 
+bool barlease_spares_are_whole(void)
+{
+	for (int i = 0; i < NR_SPARES; i++) {
+		if (!atomic_load(&spares[i]))
+			return false;
+	}
+	return true;
+}
+
 bool barlease_spares_give_up(int kept)
 {
 	for (int i = NR_SPARES; i-- > kept;) {

@@ -231,7 +231,8 @@ struct survivor *barlease_survivor_add(char *addr, size_t length,
 	atomic_store(&s->first_fault, 0);
 	atomic_store(&s->start, (uintptr_t)addr);
 	atomic_store(&s->length, length);
-	atomic_store(&s->fills, 0);
+	atomic_store(&s->begun, 0);
+	atomic_store(&s->ended, 0);
 	atomic_store(&s->covered, 0);
 	/*
 	 * As many as there are: a limit may never matter. By this and prepare() all is
@@ -336,12 +337,12 @@ static int move_back(struct survivor *s, void *fresh)
 	state = (was & ~PHASE) | RESTORING;
 	atomic_store(&s->state, state);
 	barlease_slot_drain(s);
-	/* Nor is there to be anything to start over in what others may then map. */
-	barlease_unfill(s);
 	if (mremap(fresh, length, length, MREMAP_MAYMOVE | MREMAP_FIXED,
 		   (void *)atomic_load(&s->start)) == MAP_FAILED) {
 		int saved = errno;
 
+		/* Where others may map, who lacks room has nothing to give back. */
+		barlease_forget_pieces(s);
 		/* Not more lost than it was, if it could not be covered then. */
 		atomic_store(&s->state, was);
 		munmap(fresh, length);
@@ -366,6 +367,10 @@ static int try_restore(struct survivor *s, int lease_fd, uint64_t offset)
 	int ret;
 
 	pthread_mutex_lock(&lock);
+	/* Room for the fresh one; what threads read meanwhile they have filled again.
+	 */
+	if (barlease_survivor_lost(s))
+		barlease_unfill(s);
 	ret = map_anew(s, lease_fd, offset, &fresh);
 	pthread_mutex_unlock(&lock);
 	if (ret)

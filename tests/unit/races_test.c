@@ -48,6 +48,7 @@ static uintptr_t moved_by; /* the last mremap() */
 static size_t fail_length; /* of what mmap() has no room for; or ALL of it */
 static char *foreign; /* what another thread maps where a failing mremap() unmapped */
 static bool fail_mremap;
+static int nr_mremaps;
 
 static int nr_waits; /* for a futex */
 
@@ -81,6 +82,7 @@ void *__wrap_mremap(void *from, size_t old, size_t new, int flags, ...)
 		errno = ENOMEM;
 		return MAP_FAILED;
 	}
+	nr_mremaps++;
 	ret = __real_mremap(from, old, new, flags, to);
 	moved_by = (uintptr_t)ret - (uintptr_t)from;
 	if (after_mremap)
@@ -429,18 +431,25 @@ static void a_loss_that_failed_is_one_to_restore(void **state)
 	check_live();
 }
 
-/* Its pieces could not be given back; then another map has no room. */
-static void a_restored_map_does_not_start_over(void **state)
+static struct barlease_map *map_a_page(void)
 {
 	struct barlease_map_options options = {
 		.size = sizeof(options),
 		.flags = BARLEASE_MAP_SURVIVE | BARLEASE_MAP_NO_HANDLER,
 		.length = page_size,
 	};
-	struct barlease_map *other = barlease_map(file, &options);
+	struct barlease_map *page = barlease_map(file, &options);
+
+	assert_non_null(page);
+	return page;
+}
+
+/* Its pieces could not be given back; then another map has no room. */
+static void a_restored_map_does_not_start_over(void **state)
+{
+	struct barlease_map *other = map_a_page();
 
 	(void)state;
-	assert_non_null(other);
 	assert_int_equal(handle(), 1);
 	fail_length = ALL;
 	assert_int_equal(barlease_map_restore(map), 0);
@@ -449,6 +458,42 @@ static void a_restored_map_does_not_start_over(void **state)
 	fail_length = 0;
 	check_live();
 	assert_int_equal(barlease_unmap(other), 0);
+}
+
+#define READERS 3
+
+static atomic_bool over;
+
+static void *read_on(void *arg)
+{
+	while (!atomic_load(&over))
+		load(barlease_map_addr(map), (uintptr_t)arg * page_size);
+	return NULL;
+}
+
+/* What threads read all the time they need not fault in again for each restore. */
+static void a_restore_comes_through_readers(void **state)
+{
+	enum { TIMES = 15 };
+	pthread_t readers[READERS];
+
+	(void)state;
+	survive_only();
+	atomic_store(&over, false);
+	for (uintptr_t i = 0; i < READERS; i++)
+		readers[i] = start(read_on, (void *)i);
+	nr_mremaps = 0;
+	for (int i = 0; i < TIMES; i++) {
+		cut(file, 0);
+		while (!barlease_map_lost(map))
+			sched_yield();
+		grow(file, 0, PAGES);
+		assert_int_equal(barlease_map_restore(map), 0);
+	}
+	atomic_store(&over, true);
+	for (int i = 0; i < READERS; i++)
+		result(readers[i]);
+	assert_in_range(nr_mremaps, TIMES, 3 * TIMES);
 }
 
 static void put_back(void)
@@ -633,15 +678,25 @@ static void lose_for_a_while(void)
 	grow(file, 0, PAGES);
 }
 
-/* It fails without memory, and may have unmapped what it was to replace by then. */
+/*
+ * It fails without memory, and may have unmapped what it was to replace by then. Nor
+ * is that room for another map, if pieces that were there could not be given back.
+ */
 static void what_another_has_mapped_since_stays(void **state)
 {
+	struct barlease_map *other = map_a_page();
+
 	(void)state;
 	lose_for_a_while();
+	fail_length = PAGES * page_size;
 	fail_mremap = true;
 	assert_int_equal(barlease_map_restore(map), -1);
 	assert_int_equal(errno, ENOMEM);
 	assert_ptr_equal(foreign, barlease_map_addr(map));
+	fail_length = page_size;
+	assert_int_equal(handle_at(barlease_map_addr(other)), 0);
+	fail_length = 0;
+	assert_int_equal(barlease_unmap(other), 0);
 	for (size_t i = 0; i < PAGES; i++)
 		assert_int_equal(foreign[i * page_size], 0);
 }
@@ -737,6 +792,7 @@ int main(void)
 		TEST(a_restored_map_may_have_huge_pages),
 		TEST(a_loss_that_failed_is_one_to_restore),
 		TEST(a_restored_map_does_not_start_over),
+		TEST(a_restore_comes_through_readers),
 		TEST(a_read_over_a_loss_and_a_restore_is_done_again),
 		TEST(two_threads_restore_it_once),
 		TEST(what_another_has_mapped_since_stays),
