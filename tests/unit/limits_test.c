@@ -182,9 +182,22 @@ static void a_map_is_lost_with_few_mappings_left(void **state)
 #define THREADS 8
 
 static atomic_bool go, all_done;
-static atomic_int done;
+static atomic_int begun, done;
 
-/* Lest the end of a thread take mappings, as it does with ASan. */
+/* Its beginning takes mappings, with ASan, and its end does. */
+static void begin_together(void)
+{
+	atomic_fetch_add(&begun, 1);
+	while (!atomic_load(&go))
+		sched_yield();
+}
+
+static void await(atomic_int *count, int wanted)
+{
+	while (atomic_load(count) < wanted)
+		usleep(1000);
+}
+
 static void end_together(void)
 {
 	atomic_fetch_add(&done, 1);
@@ -199,8 +212,7 @@ static void *touch_all(void *arg)
 	uint64_t seed = (uintptr_t)arg;
 	bool good = true;
 
-	while (!atomic_load(&go))
-		sched_yield();
+	begin_together();
 	for (int i = 0; i < 2000 && good; i++) {
 		seed = seed * 6364136223846793005 + 1442695040888963407;
 		good = load(barlease_map_addr(map),
@@ -229,6 +241,7 @@ static int lose_at_once_with_few_mappings(void)
 		if (!small || pthread_create(&threads[i], NULL, touch_all, small))
 			return CAN_NOT;
 	}
+	await(&begun, THREADS);
 	taken = take_mappings(&length, left);
 	if (!taken)
 		return CAN_NOT;
@@ -236,8 +249,7 @@ static int lose_at_once_with_few_mappings(void)
 		take_all_mappings();
 	cut(file, 0);
 	atomic_store(&go, true);
-	while (atomic_load(&done) < THREADS)
-		usleep(1000);
+	await(&done, THREADS);
 	munmap(taken, length);
 	atomic_store(&all_done, true);
 	for (int i = 0; i < THREADS; i++) {
@@ -399,8 +411,7 @@ static void *touch_and_stop(void *arg)
 {
 	size_t length = barlease_map_length(map);
 
-	while (!atomic_load(&go))
-		sched_yield();
+	begin_together();
 	for (int i = 0; i < 4; i++) {
 		/* At starting over: the cover is there by then. */
 		stops_at = i ? length : 0;
@@ -422,6 +433,7 @@ static int lose_while_one_stands_still(void)
 	alarm(300);
 	if (!second || pthread_create(&thread, NULL, touch_and_stop, map))
 		return CAN_NOT;
+	await(&begun, 1);
 	taken = take_mappings(&length, 0);
 	if (!taken)
 		return CAN_NOT;
@@ -432,7 +444,6 @@ static int lose_while_one_stands_still(void)
 		usleep(1000);
 	if (!touch_some(second))
 		return 1;
-	/* The end of a thread takes mappings, too, with ASan. */
 	munmap(taken, length);
 	atomic_store(&go_on, true);
 	return pthread_join(thread, &bad) || bad ? 2 : 0;
