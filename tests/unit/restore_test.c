@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: MIT
+/*
+ * restore_test.c - restores of a map while other threads fault in it, restore it too,
+ * or map where it was; and after a loss or a restore that has failed.
+ */
+#define _GNU_SOURCE
+#include "races.h"
+
+static int nr_handled, handle_times;
+
+static void handle_some(void)
+{
+	if (nr_handled < handle_times) {
+		nr_handled++;
+		assert_int_equal(result(start(handle_in_thread, NULL)), 1);
+	}
+}
+
+static void a_fault_during_a_restore_leaves_no_ones(void **state)
+{
+	(void)state;
+	assert_int_equal(handle(), 1);
+	check_lost();
+	nr_handled = 0;
+	handle_times = 5;
+	after_mremap = handle_some;
+	assert_int_equal(barlease_map_restore(map), 0);
+	assert_int_equal(nr_handled, handle_times);
+	check_live();
+}
+
+static void a_restore_that_never_comes_through_is_eio(void **state)
+{
+	(void)state;
+	assert_int_equal(handle(), 1);
+	nr_handled = 0;
+	handle_times = 100000;
+	after_mremap = handle_some;
+	assert_int_equal(barlease_map_restore(map), -1);
+	assert_int_equal(errno, EIO);
+	check_lost();
+	after_mremap = NULL;
+	assert_int_equal(barlease_map_restore(map), 0);
+	check_live();
+}
+
+/* A thread may have faulted before the restore and come to the handler after. */
+static void a_fault_of_yesterday_loses_nothing(void **state)
+{
+	(void)state;
+	for (int round = 0; round < 3; round++) {
+		assert_int_equal(handle(), 1);
+		if (round)
+			assert_int_equal(handle(), 1);
+		check_lost();
+		assert_int_equal(barlease_map_restore(map), 0);
+		assert_int_equal(handle(), 1);
+		check_live();
+		/* Others may have, too. */
+		for (int i = 0; i < 3; i++)
+			assert_int_equal(result(start(handle_in_thread, NULL)), 1);
+		check_live();
+		/* What this thread does again, and it fails again, is a loss. */
+		assert_int_equal(handle(), 1);
+		check_live();
+		assert_int_equal(handle(), 1);
+		check_lost();
+		assert_int_equal(barlease_map_restore(map), 0);
+	}
+}
+
+/* Page tables of whole huge pages can be moved by those alone. */
+static void a_restored_map_may_have_huge_pages(void **state)
+{
+	struct barlease_map_options options = {
+		.size = sizeof(options),
+		.flags = BARLEASE_MAP_SURVIVE | BARLEASE_MAP_NO_HANDLER,
+	};
+
+	(void)state;
+	for (uint64_t page = 0; page < 4; page++) {
+		assert_int_equal(teardown(NULL), 0);
+		file = lossy_file(0);
+		cut(file, 3 * HUGE_SIZE / page_size);
+		options.offset = page * page_size;
+		options.va_hint = 5 * page * page_size;
+		map = barlease_map(file, &options);
+		assert_non_null(map);
+		assert_int_equal((uintptr_t)barlease_map_addr(map) % HUGE_SIZE,
+				 6 * page * page_size);
+		assert_int_equal(handle(), 1);
+		assert_int_equal(barlease_map_restore(map), 0);
+		assert_int_equal(moved_by % HUGE_SIZE, 0);
+	}
+}
+
+/* Nobody could cover it: it is lost all the same, and can be had again. */
+static void a_loss_that_failed_is_one_to_restore(void **state)
+{
+	(void)state;
+	fail_length = ALL;
+	assert_int_equal(handle(), 0);
+	errno = 4711;
+	assert_int_equal(barlease_map_lost(map), 1);
+	assert_int_equal(errno, 4711);
+	assert_int_equal(barlease_read64(map, 0), ONES);
+	assert_int_equal(barlease_map_restore(map), 0);
+	assert_int_equal(barlease_map_lost(map), 0);
+	fail_length = 0;
+	check_live();
+}
+
+static struct barlease_map *map_a_page(void)
+{
+	struct barlease_map_options options = {
+		.size = sizeof(options),
+		.flags = BARLEASE_MAP_SURVIVE | BARLEASE_MAP_NO_HANDLER,
+		.length = page_size,
+	};
+	struct barlease_map *page = barlease_map(file, &options);
+
+	assert_non_null(page);
+	return page;
+}
+
+/* Its pieces could not be given back; then another map has no room. */
+static void a_restored_map_does_not_start_over(void **state)
+{
+	struct barlease_map *other = map_a_page();
+
+	(void)state;
+	assert_int_equal(handle(), 1);
+	fail_length = ALL;
+	assert_int_equal(barlease_map_restore(map), 0);
+	fail_length = page_size;
+	assert_int_equal(handle_at(barlease_map_addr(other)), 0);
+	fail_length = 0;
+	check_live();
+	assert_int_equal(barlease_unmap(other), 0);
+}
+
+#define READERS 3
+
+static atomic_bool over;
+
+static void *read_on(void *arg)
+{
+	while (!atomic_load(&over))
+		load(barlease_map_addr(map), (uintptr_t)arg * page_size);
+	return NULL;
+}
+
+/* What threads read all the time they need not fault in again for each restore. */
+static void a_restore_comes_through_readers(void **state)
+{
+	enum { TIMES = 15 };
+	pthread_t readers[READERS];
+
+	(void)state;
+	survive_only();
+	atomic_store(&over, false);
+	for (uintptr_t i = 0; i < READERS; i++)
+		readers[i] = start(read_on, (void *)i);
+	nr_mremaps = 0;
+	for (int i = 0; i < TIMES; i++) {
+		cut(file, 0);
+		while (!barlease_map_lost(map))
+			sched_yield();
+		grow(file, 0, PAGES);
+		assert_int_equal(barlease_map_restore(map), 0);
+	}
+	atomic_store(&over, true);
+	for (int i = 0; i < READERS; i++)
+		result(readers[i]);
+	assert_in_range(nr_mremaps, TIMES, 3 * TIMES);
+}
+
+static void two_threads_restore_it_once(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 200; i++) {
+		pthread_t one, other;
+
+		while (!barlease_map_lost(map))
+			assert_int_equal(handle(), 1);
+		one = start(restore_in_thread, NULL);
+		other = start(restore_in_thread, NULL);
+		assert_int_equal(result(one), 0);
+		assert_int_equal(result(other), 0);
+		check_live();
+	}
+}
+
+/*
+ * It fails without memory, and may have unmapped what it was to replace by then. Nor
+ * is that room for another map, if pieces that were there could not be given back.
+ */
+static void what_another_has_mapped_since_stays(void **state)
+{
+	struct barlease_map *other = map_a_page();
+
+	(void)state;
+	lose_for_a_while();
+	fail_length = PAGES * page_size;
+	fail_mremap = true;
+	assert_int_equal(barlease_map_restore(map), -1);
+	assert_int_equal(errno, ENOMEM);
+	assert_ptr_equal(foreign, barlease_map_addr(map));
+	fail_length = page_size;
+	assert_int_equal(handle_at(barlease_map_addr(other)), 0);
+	fail_length = 0;
+	assert_int_equal(barlease_unmap(other), 0);
+	for (size_t i = 0; i < PAGES; i++)
+		assert_int_equal(foreign[i * page_size], 0);
+}
+
+static void restore_by_another(void)
+{
+	assert_int_equal(result(start(restore_in_thread, NULL)), 0);
+}
+
+static void who_is_interrupted_has_what_another_restored(void **state)
+{
+	(void)state;
+	lose_for_a_while();
+	instead_of_prefault = restore_by_another;
+	assert_int_equal(barlease_map_restore(map), 0);
+	check_live();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(a_fault_during_a_restore_leaves_no_ones),
+		TEST(a_restore_that_never_comes_through_is_eio),
+		TEST(a_fault_of_yesterday_loses_nothing),
+		TEST(a_restored_map_may_have_huge_pages),
+		TEST(a_loss_that_failed_is_one_to_restore),
+		TEST(a_restored_map_does_not_start_over),
+		TEST(a_restore_comes_through_readers),
+		TEST(two_threads_restore_it_once),
+		TEST(what_another_has_mapped_since_stays),
+		TEST(who_is_interrupted_has_what_another_restored),
+	};
+
+	return cmocka_run_group_tests_name("restore", tests, NULL, NULL);
+}
