@@ -21,6 +21,7 @@
 #include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "barlease.h"
@@ -367,8 +368,7 @@ static int try_restore(struct survivor *s, int lease_fd, uint64_t offset)
 	int ret;
 
 	pthread_mutex_lock(&lock);
-	/* Room for the fresh one; what threads read meanwhile they have filled again.
-	 */
+	/* Room for the fresh one. */
 	if (barlease_survivor_lost(s))
 		barlease_unfill(s);
 	ret = map_anew(s, lease_fd, offset, &fresh);
@@ -396,6 +396,17 @@ static void hide_lease(struct survivor *s)
 	pthread_mutex_unlock(&lock);
 }
 
+/*
+ * Who reads on has faulted, as the last attempt had it covered anew, and a fault during
+ * the next would spoil that, too: have them fill what they read first.
+ */
+static void let_fill(int attempt)
+{
+	const struct timespec pause = { .tv_nsec = 200000L * (attempt + 1) };
+
+	syscall(SYS_nanosleep, &pause, NULL);
+}
+
 int barlease_survivor_restore(struct survivor *s, int lease_fd, uint64_t offset)
 {
 	int saved, ret = 1;
@@ -408,8 +419,10 @@ int barlease_survivor_restore(struct survivor *s, int lease_fd, uint64_t offset)
 		return 0;
 	for (int i = 0; ret > 0 && i < NR_RESTORES; i++) {
 		ret = try_restore(s, lease_fd, offset);
-		if (ret > 0)
+		if (ret > 0) {
 			hide_lease(s);
+			let_fill(i);
+		}
 	}
 	saved = ret > 0 ? EIO : errno;
 	/* Another thread may have done it meanwhile. */
