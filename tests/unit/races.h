@@ -26,17 +26,9 @@
 
 #define HUGE_SIZE (page_size * page_size / 8)
 
-/*
- * The linker puts these before mremap(), by which a restore maps, the look of the
- * accessors at a map, and what a restore does first.
- */
-struct survivor;
-bool __real_barlease_survivor_live(const struct survivor *s, uint32_t *moment);
-bool __wrap_barlease_survivor_live(const struct survivor *s, uint32_t *moment);
+/* The linker puts this before mremap(), by which a restore maps. */
 void *__real_mremap(void *from, size_t old, size_t new, int flags, ...);
 void *__wrap_mremap(void *from, size_t old, size_t new, int flags, ...);
-int __real_barlease_prefault(int lease_fd);
-int __wrap_barlease_prefault(int lease_fd);
 
 /* At which system call of its own, counted from 1, a thread stops, until told. */
 static _Thread_local struct {
@@ -92,32 +84,6 @@ void *__wrap_mremap(void *from, size_t old, size_t new, int flags, ...)
 	return ret;
 }
 
-/* Another thread's restore, while ours is interrupted in its prefault. */
-static void (*instead_of_prefault)(void);
-
-int __wrap_barlease_prefault(int lease_fd)
-{
-	void (*instead)(void) = instead_of_prefault;
-
-	if (!instead)
-		return __real_barlease_prefault(lease_fd);
-	instead_of_prefault = NULL;
-	instead();
-	errno = EINTR;
-	return -1;
-}
-
-/* What happens between the load of an accessor and its second look. */
-static void (*before_second_look)(void);
-static int looks;
-
-bool __wrap_barlease_survivor_live(const struct survivor *s, uint32_t *moment)
-{
-	if (++looks == 2 && before_second_look)
-		before_second_look();
-	return __real_barlease_survivor_live(s, moment);
-}
-
 static struct barlease_map *map;
 static int file;
 
@@ -141,12 +107,6 @@ static inline int setup(void **state)
 {
 	(void)state;
 	return setup_flags(0);
-}
-
-static inline int setup_dontfork(void **state)
-{
-	(void)state;
-	return setup_flags(BARLEASE_MAP_DONTFORK);
 }
 
 static inline int teardown(void **state)
@@ -187,21 +147,6 @@ static inline void *restore_in_thread(void *arg)
 	return (void *)(intptr_t)barlease_map_restore(map);
 }
 
-/* Stops before it is counted. */
-static inline void *ask_in_thread(void *arg)
-{
-	(void)arg;
-	stop.number = SYS_rt_sigprocmask;
-	stop.at = 1;
-	stop.until = &go_on_later;
-	return (void *)(intptr_t)barlease_map_lost(map);
-}
-
-static inline void *unmap_in_thread(void *arg)
-{
-	return (void *)(intptr_t)barlease_unmap(arg);
-}
-
 static inline pthread_t start(void *(*run)(void *), void *arg)
 {
 	pthread_t thread;
@@ -216,22 +161,6 @@ static inline int result(pthread_t thread)
 
 	assert_int_equal(pthread_join(thread, &ret), 0);
 	return (int)(intptr_t)ret;
-}
-
-/* A handler that stops before its nth mmap(). */
-static inline pthread_t start_handler(intptr_t nth)
-{
-	pthread_t thread = start(handle_in_thread, (void *)nth);
-
-	while (!atomic_load(&stopped))
-		sched_yield();
-	return thread;
-}
-
-static inline bool is_running(pthread_t thread)
-{
-	usleep(50000);
-	return pthread_tryjoin_np(thread, NULL) == EBUSY;
 }
 
 static inline void check_live(void)
@@ -249,14 +178,6 @@ static inline void check_lost(void)
 	assert_int_equal(barlease_map_lost(map), 1);
 	for (size_t i = 0; i < PAGES; i++)
 		assert_int_equal(load(barlease_map_addr(map), i * page_size), ONES);
-}
-
-/* It is lost, and can be restored. */
-static inline void lose_for_a_while(void)
-{
-	cut(file, 0);
-	assert_int_equal(handle(), 1);
-	grow(file, 0, PAGES);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)

@@ -6,6 +6,59 @@
 #define _GNU_SOURCE
 #include "races.h"
 
+/* The linker puts this before the look of the accessors at a map. */
+struct survivor;
+bool __real_barlease_survivor_live(const struct survivor *s, uint32_t *moment);
+bool __wrap_barlease_survivor_live(const struct survivor *s, uint32_t *moment);
+
+/* What happens between the load of an accessor and its second look. */
+static void (*before_second_look)(void);
+static int looks;
+
+bool __wrap_barlease_survivor_live(const struct survivor *s, uint32_t *moment)
+{
+	if (++looks == 2 && before_second_look)
+		before_second_look();
+	return __real_barlease_survivor_live(s, moment);
+}
+
+static int setup_dontfork(void **state)
+{
+	(void)state;
+	return setup_flags(BARLEASE_MAP_DONTFORK);
+}
+
+/* Stops before it is counted. */
+static void *ask_in_thread(void *arg)
+{
+	(void)arg;
+	stop.number = SYS_rt_sigprocmask;
+	stop.at = 1;
+	stop.until = &go_on_later;
+	return (void *)(intptr_t)barlease_map_lost(map);
+}
+
+static void *unmap_in_thread(void *arg)
+{
+	return (void *)(intptr_t)barlease_unmap(arg);
+}
+
+/* A handler that stops before its nth mmap(). */
+static pthread_t start_handler(intptr_t nth)
+{
+	pthread_t thread = start(handle_in_thread, (void *)nth);
+
+	while (!atomic_load(&stopped))
+		sched_yield();
+	return thread;
+}
+
+static bool is_running(pthread_t thread)
+{
+	usleep(50000);
+	return pthread_tryjoin_np(thread, NULL) == EBUSY;
+}
+
 /* The file is whole all the time: what is read shows what is mapped. */
 static void lost_means_that_nothing_of_the_lease_is_left(void **state)
 {

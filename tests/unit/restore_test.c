@@ -6,6 +6,33 @@
 #define _GNU_SOURCE
 #include "races.h"
 
+/* The linker puts this before what a restore does first. */
+int __real_barlease_prefault(int lease_fd);
+int __wrap_barlease_prefault(int lease_fd);
+
+/* Another thread's restore, while ours is interrupted in its prefault. */
+static void (*instead_of_prefault)(void);
+
+int __wrap_barlease_prefault(int lease_fd)
+{
+	void (*instead)(void) = instead_of_prefault;
+
+	if (!instead)
+		return __real_barlease_prefault(lease_fd);
+	instead_of_prefault = NULL;
+	instead();
+	errno = EINTR;
+	return -1;
+}
+
+/* It is lost, and can be restored. */
+static void lose_for_a_while(void)
+{
+	cut(file, 0);
+	assert_int_equal(handle(), 1);
+	grow(file, 0, PAGES);
+}
+
 static int nr_handled, handle_times;
 
 static void handle_some(void)
