@@ -215,10 +215,11 @@ int barlease_map_lost(const struct barlease_map *map);
 /*
  * Map the lease again where the lost map is, for all threads at once. Returns 0,
  * also if it is not lost (any more), or -1 and it stays lost: ENODEV: gone for good;
- * EIO: the device still does not decode, or it was lost again meanwhile: try again
- * later; EINVAL: no SURVIVE, or the parent's alone; EINTR, ENOMEM: as
- * barlease_prefault() has them, for it faults the lease in, with PREFAULT or without,
- * and so it may wait for a fence as well; else what mmap(), mremap() or madvise() said.
+ * EIO: the device still does not decode, or threads that use the map did not wait for
+ * it: try again later; EINVAL: no SURVIVE, or the parent's alone; EIO, EINTR, ENOMEM:
+ * as barlease_prefault() has them, for it faults in the lease wherever the process has
+ * it, with PREFAULT or without, and so it may wait for a fence as well; else what
+ * mmap(), mremap() or madvise() said.
  * Threads: any; while others use the map, who see ones or the lease until it returns.
  */
 int barlease_map_restore(struct barlease_map *map);
@@ -259,8 +260,9 @@ void barlease_write64(struct barlease_map *map, uint64_t offset, uint64_t value)
  * that other holders of the lease may have put there. ENODEV: the lease is revoked,
  * or its device was closed, also where nothing is mapped; EIO: the device does not
  * decode memory accesses, or is in D3, or the thread's protection key denies a
- * mapping; EINTR: a signal came in that wait, or a fatal one before; ENOMEM: no
- * memory for page tables; ENOTTY: it is no DMABUF; EBADF: no fd. Threads: any.
+ * mapping, or one is with userfaultfd; EINTR: a signal came in that wait, or a fatal
+ * one before; ENOMEM: no memory for page tables; ENOTTY: it is no DMABUF; EBADF: no
+ * fd. Threads: any.
  */
 int barlease_prefault(int lease_fd);
 

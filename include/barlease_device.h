@@ -100,7 +100,8 @@ int barlease_device_unbind(const char *bdf, const struct barlease_binding *bindi
  * neither; EINVAL: bdf is no address; ENODEV: no such device, or in no IOMMU group;
  * ENOENT: it has no VFIO driver, or ENODEV where another device of its group has one;
  * EPERM (by cdev EBUSY): its group is not viable, as another device of it has a driver
- * of its own; EBUSY: it is open elsewhere.
+ * of its own; EBUSY: it is open elsewhere; EIO: config space could not be read; else
+ * what open(), fcntl() or ioctl() said.
  */
 int barlease_device_open(struct barlease_device *dev, const char *bdf);
 

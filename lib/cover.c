@@ -191,7 +191,7 @@ bool barlease_fill(struct survivor *s, uintptr_t addr)
 
 void barlease_unfill(struct survivor *s)
 {
-	if (has_pieces(s) && !barlease_spares_are_whole())
+	if (has_pieces(s) && !barlease_spares_have_room())
 		barlease_cover(s, MAP_FIXED);
 }
 

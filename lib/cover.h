@@ -23,7 +23,10 @@ bool barlease_cover(struct survivor *s, int flags);
 /* See that an access to this address of a map that is covered reads ones. */
 bool barlease_fill(struct survivor *s, uintptr_t addr);
 
-/* Where spares lack, give back what pieces of a map that is covered take. */
+/*
+ * Where the process lacks room to map something anew, give back what pieces of a map
+ * that is covered take.
+ */
 void barlease_unfill(struct survivor *s);
 
 /* Never give those back that it has: there may be something else in their place. */

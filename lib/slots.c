@@ -4,10 +4,9 @@
 #include "slots.h"
 
 #include <limits.h>
-#include <linux/futex.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
-#include <unistd.h>
+
+#include "futex.h"
 
 /* use: is there a map, does somebody wait, and how many are at it. */
 #define USED    (1u << 31)
@@ -47,10 +46,9 @@ bool barlease_slot_enter(struct survivor *s)
 
 void barlease_slot_leave(struct survivor *s)
 {
-	uint32_t use = atomic_fetch_sub(&s->use, 1);
-
-	if (use & AWAITED && (use & AT_IT) == 1)
-		syscall(SYS_futex, &s->use, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+	/* Not only the last: there may always be one more who has come meanwhile. */
+	if (atomic_fetch_sub(&s->use, 1) & AWAITED)
+		barlease_futex_wake(&s->use, INT_MAX);
 }
 
 bool barlease_slot_is_ours(const struct survivor *s)
@@ -101,12 +99,12 @@ void barlease_slot_end_use(struct survivor *s)
 	atomic_fetch_and(&s->use, ~USED);
 }
 
-void barlease_slot_drain(struct survivor *s)
+void barlease_slot_drain(struct survivor *s, uint32_t state)
 {
 	uint32_t use = atomic_fetch_or(&s->use, AWAITED) | AWAITED;
 
-	while (use & AT_IT) {
-		syscall(SYS_futex, &s->use, FUTEX_WAIT_PRIVATE, use, NULL, NULL, 0);
+	while (use & AT_IT && (!(use & USED) || atomic_load(&s->state) == state)) {
+		barlease_futex_wait(&s->use, use, NULL);
 		use = atomic_load(&s->use);
 	}
 	atomic_fetch_and(&s->use, ~AWAITED);

@@ -12,20 +12,25 @@
  *   LOST. Whoever finds LOSING does the rest too, rather than wait for a thread that
  *   may not run: handlers, and who asks whether it is lost.
  * - It fills the piece around the address with ones, whoever has covered it.
+ *
+ * While it is restored there is nothing to do but to let the access be done again
+ * later. Not for ever: who has waited for as long as a thread may not run turns it to
+ * LOST again, and the restore is to begin anew.
  */
 #define _GNU_SOURCE
 #include "survive.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "barlease.h"
 #include "cover.h"
+#include "futex.h"
 #include "ones.h"
 #include "owner.h"
 #include "place.h"
@@ -33,7 +38,7 @@
 #include "slots.h"
 #include "turn.h"
 
-#define NR_RESTORES 64 /* attempts, while there are faults of other threads */
+#define NR_RESTORES 16 /* attempts, while other threads have no patience */
 
 /* Orders all but handlers: who adds, removes, restores, forks. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -79,7 +84,12 @@ static bool is_first_fault(struct survivor *s, uint32_t state)
 	return atomic_exchange(&s->first_fault, mark) != mark;
 }
 
-static bool lose(struct survivor *s, uintptr_t addr)
+/*
+ * false: there is no way. Otherwise the access can be done again, but where *restore
+ * is set: when that state has ended. given_up: one that did not end in time.
+ */
+static bool lose(struct survivor *s, uintptr_t addr, uint32_t given_up,
+		 uint32_t *restore)
 {
 	uint32_t phase, state = atomic_load(&s->state);
 
@@ -95,7 +105,11 @@ static bool lose(struct survivor *s, uintptr_t addr)
 				return false;
 			phase = LOST;
 			break;
-		case RESTORING: /* It is not, then. */
+		case RESTORING:
+			if (state != given_up) {
+				*restore = state;
+				return true;
+			}
 			phase = LOST;
 			break;
 		default:
@@ -107,6 +121,31 @@ static bool lose(struct survivor *s, uintptr_t addr)
 	}
 }
 
+/* In no slot, as the restore waits until all have left. false: it does not end. */
+static bool await_end_of_restore(struct survivor *s, uint32_t state)
+{
+	const struct timespec patience = { .tv_nsec = 100000000 };
+
+	return barlease_futex_wait(&s->state, state, &patience);
+}
+
+static bool survive_in(struct survivor *s, uintptr_t addr)
+{
+	uint32_t given_up, restore = 0;
+	bool survived = false;
+
+	do {
+		given_up = restore;
+		restore = 0;
+		/* Again, as the slot may have become another mapping's. */
+		if (barlease_slot_enter(s) && holds(s, addr) &&
+		    barlease_slot_is_ours(s))
+			survived = lose(s, addr, given_up, &restore);
+		barlease_slot_leave(s);
+	} while (restore && !await_end_of_restore(s, restore));
+	return survived;
+}
+
 bool barlease_survive(const void *addr)
 {
 	struct cursor at = { 0 };
@@ -116,13 +155,8 @@ bool barlease_survive(const void *addr)
 
 	barlease_signals_block(&old);
 	while (!survived && (s = barlease_slots_next(&at))) {
-		if (!holds(s, (uintptr_t)addr))
-			continue;
-		/* Again, as the slot may have become another mapping's. */
-		if (barlease_slot_enter(s) && holds(s, (uintptr_t)addr) &&
-		    barlease_slot_is_ours(s))
-			survived = lose(s, (uintptr_t)addr);
-		barlease_slot_leave(s);
+		if (holds(s, (uintptr_t)addr))
+			survived = survive_in(s, (uintptr_t)addr);
 	}
 	barlease_signals_restore(&old);
 	return survived;
@@ -253,7 +287,7 @@ int barlease_survivor_unmap(struct survivor *s)
 
 	pthread_mutex_lock(&lock);
 	barlease_slot_end_use(s);
-	barlease_slot_drain(s);
+	barlease_slot_drain(s, LIVE);
 	ret = barlease_slot_is_ours(s) ?
 		      munmap((void *)atomic_load(&s->start), atomic_load(&s->length)) :
 		      0;
@@ -320,44 +354,75 @@ static bool is_there(int lease_fd)
 }
 
 /*
- * Move the fresh mapping to the lost one's place. mmap() over that could fail
- * with the old one gone, as the lease may be revoked just then; to mremap() that
- * does not matter. Returns 0; 1: a thread faulted meanwhile, and all is to be done
- * again; or -1 with errno set.
+ * Move the fresh mapping to the lost one's place. mmap() over that could fail with
+ * the old one gone, as the lease may be revoked just then; to mremap() that does not
+ * matter. Returns 0, or -1 with errno set, and fresh unmapped.
+ */
+static int move(struct survivor *s, void *fresh, uint32_t was)
+{
+	size_t length = atomic_load(&s->length);
+	int saved;
+
+	/* Who reads may have filled it anew since there was room; now they wait. */
+	barlease_unfill(s);
+	if (mremap(fresh, length, length, MREMAP_MAYMOVE | MREMAP_FIXED,
+		   (void *)atomic_load(&s->start)) != MAP_FAILED)
+		return 0;
+	saved = errno;
+	/* Where others may map, who lacks room has nothing to give back. */
+	barlease_forget_pieces(s);
+	/* Not more lost than it was, if it could not be covered then. */
+	atomic_store(&s->state, was);
+	munmap(fresh, length);
+	/* It may have left a hole, or may not; another thread may be in it. */
+	barlease_cover(s, MAP_FIXED_NOREPLACE);
+	errno = saved;
+	return -1;
+}
+
+/* What is there of the lease is not to be seen while the map is lost. */
+static void hide_lease(struct survivor *s, uint32_t lost)
+{
+	if (!barlease_cover(s, MAP_FIXED))
+		atomic_compare_exchange_strong(&s->state, &lost,
+					       (lost & ~PHASE) | LOSING);
+}
+
+/*
+ * Returns 0; 1: a thread did not wait until it was done, and all is to be done again;
+ * or -1 with errno set. In any case fresh is not there any more.
  */
 static int move_back(struct survivor *s, void *fresh)
 {
-	size_t length = atomic_load(&s->length);
 	uint32_t was = atomic_load(&s->state), state, restored;
+	int ret = 1;
 
 	/* Another thread has restored it, since we looked. */
 	if ((was & PHASE) == LIVE) {
-		munmap(fresh, length);
+		munmap(fresh, atomic_load(&s->length));
 		return 0;
 	}
 	state = (was & ~PHASE) | RESTORING;
 	atomic_store(&s->state, state);
-	barlease_slot_drain(s);
-	if (mremap(fresh, length, length, MREMAP_MAYMOVE | MREMAP_FIXED,
-		   (void *)atomic_load(&s->start)) == MAP_FAILED) {
-		int saved = errno;
-
-		/* Where others may map, who lacks room has nothing to give back. */
-		barlease_forget_pieces(s);
-		/* Not more lost than it was, if it could not be covered then. */
-		atomic_store(&s->state, was);
-		munmap(fresh, length);
-		/* It may have left a hole, or may not; another thread may be in it. */
-		barlease_cover(s, MAP_FIXED_NOREPLACE);
-		errno = saved;
-		return -1;
-	}
+	barlease_slot_drain(s, state);
+	if (atomic_load(&s->state) == state)
+		ret = move(s, fresh, was);
+	else
+		munmap(fresh, atomic_load(&s->length));
 	/* Generation 0 is the one that nothing was before. */
 	restored = (state & ~PHASE) + GENERATION;
 	if (restored == 0)
 		restored = GENERATION;
-	return atomic_compare_exchange_strong(&s->state, &state, restored | LIVE) ? 0 :
-										    1;
+	if (ret == 0 &&
+	    !atomic_compare_exchange_strong(&s->state, &state, restored | LIVE)) {
+		hide_lease(s, state);
+		ret = 1;
+	}
+	barlease_futex_wake(&s->state, INT_MAX);
+	/* Of what its pieces took. */
+	if (ret == 0)
+		barlease_make_spares();
+	return ret;
 }
 
 /* One attempt; returns as move_back(). */
@@ -368,7 +433,6 @@ static int try_restore(struct survivor *s, int lease_fd, uint64_t offset)
 	int ret;
 
 	pthread_mutex_lock(&lock);
-	/* Room for the fresh one. */
 	if (barlease_survivor_lost(s))
 		barlease_unfill(s);
 	ret = map_anew(s, lease_fd, offset, &fresh);
@@ -387,26 +451,6 @@ static int try_restore(struct survivor *s, int lease_fd, uint64_t offset)
 	return there ? ret : -1;
 }
 
-/* What an attempt has left of the lease is not to be seen while the map is lost. */
-static void hide_lease(struct survivor *s)
-{
-	pthread_mutex_lock(&lock);
-	if (barlease_survivor_lost(s))
-		barlease_cover(s, MAP_FIXED);
-	pthread_mutex_unlock(&lock);
-}
-
-/*
- * Who reads on has faulted, as the last attempt had it covered anew, and a fault during
- * the next would spoil that, too: have them fill what they read first.
- */
-static void let_fill(int attempt)
-{
-	const struct timespec pause = { .tv_nsec = 200000L * (attempt + 1) };
-
-	syscall(SYS_nanosleep, &pause, NULL);
-}
-
 int barlease_survivor_restore(struct survivor *s, int lease_fd, uint64_t offset)
 {
 	int saved, ret = 1;
@@ -417,13 +461,8 @@ int barlease_survivor_restore(struct survivor *s, int lease_fd, uint64_t offset)
 	}
 	if (!barlease_survivor_lost(s))
 		return 0;
-	for (int i = 0; ret > 0 && i < NR_RESTORES; i++) {
+	for (int i = 0; ret > 0 && i < NR_RESTORES; i++)
 		ret = try_restore(s, lease_fd, offset);
-		if (ret > 0) {
-			hide_lease(s);
-			let_fill(i);
-		}
-	}
 	saved = ret > 0 ? EIO : errno;
 	/* Another thread may have done it meanwhile. */
 	if (ret == 0 || !barlease_survivor_lost(s))

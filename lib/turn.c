@@ -3,14 +3,10 @@
 #define _GNU_SOURCE
 #include "turn.h"
 
-#include <errno.h>
-#include <linux/futex.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <stdbool.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
+
+#include "futex.h"
 
 /* Each has a number of its own, lest a thread that has had several seem to be stuck. */
 static _Atomic uint32_t last_turn;
@@ -37,25 +33,16 @@ void barlease_signals_restore(const struct signals *old)
 /* ns. To start over takes about 50 ms of CPU where all pieces were stored to. */
 #define LONGEST_TURN 100000000
 
-/* false: it has been this one for as long as that. */
-static bool await_end_of_turn(uint32_t turn)
-{
-	const struct timespec longest = { .tv_nsec = LONGEST_TURN };
-
-	return syscall(SYS_futex, &current, FUTEX_WAIT_PRIVATE, turn, &longest, NULL,
-		       0) == 0 ||
-	       errno != ETIMEDOUT;
-}
-
 uint32_t barlease_turn_take(void)
 {
+	const struct timespec longest = { .tv_nsec = LONGEST_TURN };
 	uint32_t mine, other = 0;
 
 	do
 		mine = atomic_fetch_add(&last_turn, 1) + 1;
 	while (!mine);
 	while (!atomic_compare_exchange_strong(&current, &other, mine)) {
-		if (other && await_end_of_turn(other))
+		if (other && barlease_futex_wait(&current, other, &longest))
 			other = 0;
 	}
 	return mine;
@@ -65,7 +52,7 @@ void barlease_turn_end(uint32_t turn)
 {
 	/* It may have been taken away meanwhile. */
 	if (atomic_compare_exchange_strong(&current, &turn, 0))
-		syscall(SYS_futex, &current, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+		barlease_futex_wake(&current, 1);
 }
 
 void barlease_turn_forget_others(void)

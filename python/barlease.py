@@ -208,9 +208,26 @@ def _refuse(*_: Any) -> None:
     raise TypeError("the map is read-only")
 
 
+_maps: weakref.WeakSet[Map] = weakref.WeakSet()
+
+
+def _end_restores_of_others() -> None:
+    """In a forked child nobody is left who would end what another thread of the parent had begun."""
+    for each in _maps:
+        if each._restoring.acquire(blocking=False):
+            each._restoring.release()
+        else:
+            each._restoring = threading.RLock()
+            each._over = each._begun
+
+
+os.register_at_fork(after_in_child=_end_restores_of_others)
+
+
 class Map(_Closing):
     """A lease that is mapped. It survives its loss: accesses raise LeaseRevoked then; so does a store that another
-    thread's restore() has overtaken, as it may or may not have come."""
+    thread's restore() has overtaken, as it may or may not have come. With dontfork a forked child has none of it, and may
+    only close it: an access ends the child by SIGSEGV."""
 
     def __init__(self, lease_fd: int, *, offset: int = 0, length: int = 0, va_hint: int = VA_HINT_UNKNOWN,
                  readonly: bool = False, prefault: bool = False, dontfork: bool = False) -> None:
@@ -224,6 +241,7 @@ class Map(_Closing):
         self._begun = self._over = 0
         self._restoring = threading.RLock()
         self._handle: Optional[_Handle] = _Handle(_check_lease(_map(_fd(lease_fd), ctypes.byref(options)), None))
+        _maps.add(self)
 
     def _open(self) -> _Handle:
         handle = self._handle

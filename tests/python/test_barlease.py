@@ -182,6 +182,36 @@ class MapTest(unittest.TestCase):
         with barlease.Map(self.fd) as lease, self.assertRaises(barlease.LeaseRevoked):
             self.over_a_restore(lease, barlease._write, lambda: lease.write32(0, 1))
 
+    def test_a_fork_during_a_restore(self):
+        restore, begun, end = barlease._map_restore, threading.Event(), threading.Event()
+
+        def restore_and_stop(handle):
+            result = restore(handle)
+            begun.set()
+            end.wait()
+            return result
+
+        def use(lease):
+            signal.alarm(20)
+            barlease._map_restore = restore
+            lease.write32(0, 0xffffffff)
+            lease.restore()
+            return 7 if lease.read32(0) == 0xffffffff else 1
+
+        with barlease.Map(self.fd) as lease, unittest.mock.patch.object(barlease, "_map_restore", restore_and_stop):
+            thread = threading.Thread(target=lease.restore)
+            thread.start()
+            begun.wait()
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    os._exit(use(lease))
+                except BaseException:
+                    os._exit(99)
+            self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 7)
+            end.set()
+            thread.join()
+
     def test_a_lease_that_is_gone_is_told_by_its_class(self):
         def gone(result):
             def call(*_):

@@ -30,12 +30,13 @@ static struct barlease_map *map;
 static int file;
 static size_t stride = PIECE; /* from one place that is touched to the next */
 static size_t left;           /* of the mappings that the process may have */
+static size_t readers_at_limit;
 
 /* A thread that comes to replace so much is not to run on. */
 static _Thread_local size_t stops_at;
 static atomic_bool stopped, go_on;
 
-static bool on_syscall(long number, const long args[6])
+static bool on_syscall(long number, long args[6])
 {
 	if (number == SYS_mmap && stops_at && args[1] == (long)stops_at) {
 		atomic_store(&stopped, true);
@@ -363,6 +364,77 @@ static void what_a_map_gives_back_is_room_for_others(void **state)
 	assert_int_equal(in_child(lose_after_a_restore, 20 * PIECE), 0);
 }
 
+static atomic_bool over;
+
+/* It may be restored between: zeroes are the lease's. */
+static void *read_on(void *arg)
+{
+	while (!atomic_load(&over)) {
+		uint64_t word = load(barlease_map_addr(map), (uintptr_t)arg);
+
+		if (word != ONES && word != 0)
+			return NULL;
+	}
+	return arg;
+}
+
+/*
+ * It has what it lacks itself, and the spares are there. With readers those take it
+ * again.
+ */
+static int restore_with_few_mappings(void)
+{
+	pthread_t readers[THREADS];
+	size_t length, nr = 0;
+	char *taken;
+
+	alarm(300);
+	cut(file, 0);
+	for (size_t at = PIECE; at < barlease_map_length(map); at += 2 * PIECE)
+		load(barlease_map_addr(map), at);
+	for (; nr < readers_at_limit; nr++) {
+		if (pthread_create(&readers[nr], NULL, read_on,
+				   (void *)((2 * nr + 1) * PIECE)))
+			return CAN_NOT;
+	}
+	taken = take_mappings(&length, 0);
+	if (!taken)
+		return CAN_NOT;
+	take_all_mappings();
+	munmap(taken, left * page_size);
+	for (int i = 0; i < 50; i++) {
+		cut(file, barlease_map_length(map) / page_size);
+		if (barlease_map_restore(map))
+			return errno;
+		if (load(barlease_map_addr(map), PIECE) != 0)
+			return 2;
+		cut(file, 0);
+		for (size_t at = PIECE; at < barlease_map_length(map); at += 2 * PIECE)
+			load(barlease_map_addr(map), at);
+	}
+	atomic_store(&over, true);
+	/* Else it is the C library that lacks mappings as they end. */
+	munmap(taken, length);
+	while (nr > 0) {
+		void *arg;
+
+		if (pthread_join(readers[--nr], &arg) || !arg)
+			return 3;
+	}
+	return 0;
+}
+
+static void a_map_is_restored_with_few_mappings_left(void **state)
+{
+	(void)state;
+	for (left = 0; left < 10; left += 3) {
+		for (readers_at_limit = 0; readers_at_limit <= THREADS;
+		     readers_at_limit += THREADS)
+			assert_int_equal(
+				in_child(restore_with_few_mappings, 60 * PIECE), 0);
+	}
+}
+
 static sigjmp_buf landing;
 
 static void survive_or_jump(int sig, siginfo_t *info, void *context)
@@ -644,6 +716,7 @@ int main(void)
 		UNLESS_TSAN(threads_lose_maps_with_few_mappings_left),
 		UNLESS_TSAN(two_maps_are_lost_with_no_mapping_left),
 		UNLESS_TSAN(what_a_map_gives_back_is_room_for_others),
+		UNLESS_TSAN(a_map_is_restored_with_few_mappings_left),
 		UNLESS_TSAN(a_failure_uses_no_spares_up),
 		UNLESS_TSAN(a_thread_that_stands_still_keeps_no_room),
 		UNLESS_TSAN(many_large_maps_take_few_of_the_mappings),

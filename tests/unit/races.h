@@ -46,10 +46,15 @@ static int nr_mremaps;
 
 static atomic_int nr_waits; /* for a futex */
 
-static inline bool on_syscall(long number, const long args[6])
+static atomic_bool wait_for_ever; /* whatever the timeout is */
+
+static inline bool on_syscall(long number, long args[6])
 {
-	if (number == SYS_futex && args[1] == FUTEX_WAIT_PRIVATE)
+	if (number == SYS_futex && args[1] == FUTEX_WAIT_PRIVATE) {
 		nr_waits++;
+		if (wait_for_ever)
+			args[3] = 0;
+	}
 	if (number == stop.number && stop.at && --stop.at == 0) {
 		atomic_store(&stopped, true);
 		while (!atomic_load(stop.until))

@@ -25,6 +25,8 @@ int __wrap_barlease_prefault(int lease_fd)
 	return -1;
 }
 
+static atomic_bool over;
+
 /* It is lost, and can be restored. */
 static void lose_for_a_while(void)
 {
@@ -67,6 +69,92 @@ static void a_restore_that_never_comes_through_is_eio(void **state)
 	assert_int_equal(errno, EIO);
 	check_lost();
 	after_mremap = NULL;
+	assert_int_equal(barlease_map_restore(map), 0);
+	check_live();
+}
+
+static pthread_t early;
+
+static void handle_and_wait(void)
+{
+	int waits = nr_waits;
+
+	early = start(handle_in_thread, NULL);
+	while (nr_waits == waits)
+		sched_yield();
+}
+
+/* Its access is done again when the restore is through, and not before. */
+static void who_faults_during_a_restore_waits(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 10; i++) {
+		while (!barlease_map_lost(map))
+			assert_int_equal(handle(), 1);
+		after_mremap = handle_and_wait;
+		nr_mremaps = 0;
+		/* Nobody gives up: who is not told waits for ever. */
+		wait_for_ever = true;
+		assert_int_equal(barlease_map_restore(map), 0);
+		assert_int_equal(nr_mremaps, 1);
+		assert_int_equal(result(early), 1);
+		wait_for_ever = false;
+		check_live();
+	}
+}
+
+static void *handle_on(void *arg)
+{
+	(void)arg;
+	while (!atomic_load(&over))
+		assert_int_equal(handle(), 1);
+	return NULL;
+}
+
+/* One is in the handler all the time, and others come to it again and again. */
+static void a_restore_does_not_wait_for_all_to_be_through(void **state)
+{
+	pthread_t still, again;
+
+	(void)state;
+	still = start(handle_in_thread, (void *)1);
+	while (!atomic_load(&stopped))
+		sched_yield();
+	atomic_store(&over, false);
+	again = start(handle_on, NULL);
+	assert_int_equal(barlease_map_restore(map), -1);
+	assert_int_equal(errno, EIO);
+	atomic_store(&over, true);
+	atomic_store(&go_on, true);
+	result(again);
+	assert_int_equal(result(still), 1);
+	check_lost();
+	assert_int_equal(barlease_map_restore(map), 0);
+	check_live();
+}
+
+static void do_nothing(void)
+{
+}
+
+/* Nor can what is there of the lease be replaced, nor is there another attempt. */
+static void spoil_and_fail(void)
+{
+	fail_length = ALL;
+	assert_int_equal(result(start(handle_in_thread, NULL)), 0);
+	instead_of_prefault = do_nothing;
+}
+
+static void what_a_failed_restore_has_left_is_hidden_later(void **state)
+{
+	(void)state;
+	lose_for_a_while();
+	after_mremap = spoil_and_fail;
+	assert_int_equal(barlease_map_restore(map), -1);
+	assert_int_equal(errno, EINTR);
+	after_mremap = NULL;
+	fail_length = 0;
+	check_lost();
 	assert_int_equal(barlease_map_restore(map), 0);
 	check_live();
 }
@@ -166,24 +254,33 @@ static void a_restored_map_does_not_start_over(void **state)
 	assert_int_equal(barlease_unmap(other), 0);
 }
 
-#define READERS 3
+#define READERS 8
 
-static atomic_bool over;
-
+/* At random, all over it. */
 static void *read_on(void *arg)
 {
-	while (!atomic_load(&over))
-		load(barlease_map_addr(map), (uintptr_t)arg * page_size);
+	uint64_t seed = (uintptr_t)arg, pages = barlease_map_length(map) / page_size;
+
+	while (!atomic_load(&over)) {
+		seed = seed * 6364136223846793005 + 1442695040888963407;
+		load(barlease_map_addr(map), (seed >> 33) % pages * page_size);
+	}
 	return NULL;
 }
 
-/* What threads read all the time they need not fault in again for each restore. */
-static void a_restore_comes_through_readers(void **state)
+static void restore_while_others_read(uint64_t pages)
 {
 	enum { TIMES = 15 };
+	struct barlease_map_options options = {
+		.size = sizeof(options),
+		.flags = BARLEASE_MAP_SURVIVE,
+	};
 	pthread_t readers[READERS];
 
-	(void)state;
+	cut(file, pages);
+	assert_int_equal(barlease_unmap(map), 0);
+	map = barlease_map(file, &options);
+	assert_non_null(map);
 	survive_only();
 	atomic_store(&over, false);
 	for (uintptr_t i = 0; i < READERS; i++)
@@ -193,13 +290,21 @@ static void a_restore_comes_through_readers(void **state)
 		cut(file, 0);
 		while (!barlease_map_lost(map))
 			sched_yield();
-		grow(file, 0, PAGES);
+		cut(file, pages);
 		assert_int_equal(barlease_map_restore(map), 0);
 	}
 	atomic_store(&over, true);
 	for (int i = 0; i < READERS; i++)
 		result(readers[i]);
-	assert_in_range(nr_mremaps, TIMES, 3 * TIMES);
+	assert_in_range(nr_mremaps, TIMES, 2 * TIMES);
+}
+
+/* What they read, and they wait for it, or far more than may be filled. */
+static void a_restore_comes_through_readers(void **state)
+{
+	(void)state;
+	restore_while_others_read(PAGES);
+	restore_while_others_read(2000 * (HUGE_SIZE / page_size));
 }
 
 static void two_threads_restore_it_once(void **state)
@@ -260,6 +365,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(a_fault_during_a_restore_leaves_no_ones),
 		TEST(a_restore_that_never_comes_through_is_eio),
+		TEST(who_faults_during_a_restore_waits),
+		TEST(a_restore_does_not_wait_for_all_to_be_through),
+		TEST(what_a_failed_restore_has_left_is_hidden_later),
 		TEST(a_fault_of_yesterday_loses_nothing),
 		TEST(a_restored_map_may_have_huge_pages),
 		TEST(a_loss_that_failed_is_one_to_restore),

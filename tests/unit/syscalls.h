@@ -10,8 +10,8 @@
 #include <stdbool.h>
 #include <sys/syscall.h>
 
-/* The program's: it may wait. false with errno set: it fails. */
-static bool on_syscall(long number, const long args[6]);
+/* The program's: it may wait, or change them. false with errno set: it fails. */
+static bool on_syscall(long number, long args[6]);
 
 long __real_syscall(long number, ...);
 long __wrap_syscall(long number, ...);
