@@ -100,6 +100,9 @@ static bool put_piece(struct survivor *s, uintptr_t addr, int flags)
 	size_t rest = atomic_load(&s->length) - at;
 	bool done;
 
+	/* A restore waits for who is here, and its access for the restore. */
+	if ((atomic_load(&s->state) & PHASE) == RESTORING)
+		return true;
 	/* Else there might be no way to give the room back that it takes. */
 	if (!barlease_spares_fill() && errno == ENOMEM)
 		return false;
@@ -189,10 +192,9 @@ bool barlease_fill(struct survivor *s, uintptr_t addr)
 	return put_with_room(put_piece, s, addr, MAP_FIXED);
 }
 
-void barlease_unfill(struct survivor *s)
+bool barlease_unfill(struct survivor *s)
 {
-	if (has_pieces(s) && !barlease_spares_have_room())
-		barlease_cover(s, MAP_FIXED);
+	return has_pieces(s) && barlease_cover(s, MAP_FIXED);
 }
 
 void barlease_forget_pieces(struct survivor *s)

@@ -23,11 +23,8 @@ bool barlease_cover(struct survivor *s, int flags);
 /* See that an access to this address of a map that is covered reads ones. */
 bool barlease_fill(struct survivor *s, uintptr_t addr);
 
-/*
- * Where the process lacks room to map something anew, give back what pieces of a map
- * that is covered take.
- */
-void barlease_unfill(struct survivor *s);
+/* Give back what pieces of a map that is covered take. false: there is nothing. */
+bool barlease_unfill(struct survivor *s);
 
 /* Never give those back that it has: there may be something else in their place. */
 void barlease_forget_pieces(struct survivor *s);

@@ -15,13 +15,15 @@
 #include <unistd.h>
 
 /*
- * Until it is no longer value and somebody wakes, at most for timeout, if there is
- * one; or for no reason. false: the timeout is over.
+ * Until it is no longer value and somebody wakes, or for no reason. Not longer than
+ * for a tenth of a second, as who is to do that may be a thread that does not run:
+ * then false.
  */
-static inline bool barlease_futex_wait(_Atomic uint32_t *word, uint32_t value,
-				       const struct timespec *timeout)
+static inline bool barlease_futex_wait(_Atomic uint32_t *word, uint32_t value)
 {
-	return syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, timeout, NULL, 0) ==
+	const struct timespec longest = { .tv_nsec = 100000000 };
+
+	return syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, &longest, NULL, 0) ==
 		       0 ||
 	       errno != ETIMEDOUT;
 }

@@ -99,15 +99,28 @@ void barlease_slot_end_use(struct survivor *s)
 	atomic_fetch_and(&s->use, ~USED);
 }
 
-void barlease_slot_drain(struct survivor *s, uint32_t state)
+void barlease_slot_drain(struct survivor *s)
 {
 	uint32_t use = atomic_fetch_or(&s->use, AWAITED) | AWAITED;
 
-	while (use & AT_IT && (!(use & USED) || atomic_load(&s->state) == state)) {
-		barlease_futex_wait(&s->use, use, NULL);
+	while (use & AT_IT) {
+		barlease_futex_wait(&s->use, use);
 		use = atomic_load(&s->use);
 	}
 	atomic_fetch_and(&s->use, ~AWAITED);
+}
+
+bool barlease_slot_try_drain(struct survivor *s, uint32_t state)
+{
+	uint32_t use = atomic_fetch_or(&s->use, AWAITED) | AWAITED;
+	bool patient = true;
+
+	while (use & AT_IT && patient && atomic_load(&s->state) == state) {
+		patient = barlease_futex_wait(&s->use, use);
+		use = atomic_load(&s->use);
+	}
+	atomic_fetch_and(&s->use, ~AWAITED);
+	return !(use & AT_IT) && atomic_load(&s->state) == state;
 }
 
 void barlease_slots_forget_others(void)

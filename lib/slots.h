@@ -67,9 +67,14 @@ void barlease_slot_put_back(struct survivor *s);
 /* From here on who enters it is told that it is nobody's. */
 void barlease_slot_end_use(struct survivor *s);
 
-/* Wait until all have left who are at it; while it is used, no longer than it has
- * this state. */
-void barlease_slot_drain(struct survivor *s, uint32_t state);
+/* Wait until all have left who are at it. */
+void barlease_slot_drain(struct survivor *s);
+
+/*
+ * The same, while it has this state, and not for ever. false: somebody is still at it
+ * or the state has changed.
+ */
+bool barlease_slot_try_drain(struct survivor *s, uint32_t state);
 
 /* In a child of fork(): of others who were at one there are only the traces. */
 void barlease_slots_forget_others(void);

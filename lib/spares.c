@@ -46,21 +46,6 @@ bool barlease_spares_are_whole(void)
 	return true;
 }
 
-bool barlease_spares_have_room(void)
-{
-	uintptr_t more[NR_SPARES];
-	int nr = 0;
-	bool room;
-
-	while (nr < NR_SPARES &&
-	       (more[nr] = (uintptr_t)barlease_nothing_map_somewhere(LENGTH)))
-		nr++;
-	room = nr == NR_SPARES;
-	while (nr > 0)
-		unmap(more[--nr]);
-	return room;
-}
-
 bool barlease_spares_give_up(int kept)
 {
 	for (int i = NR_SPARES; i-- > kept;) {

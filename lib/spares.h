@@ -31,9 +31,6 @@ bool barlease_spares_fill(void);
 /* Are all there? */
 bool barlease_spares_are_whole(void);
 
-/* Would the kernel give as many again? */
-bool barlease_spares_have_room(void);
-
 /* Give up one, but none of the last kept. false: there is none. Then it keeps errno. */
 bool barlease_spares_give_up(int kept);
 

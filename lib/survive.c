@@ -15,7 +15,7 @@
  *
  * While it is restored there is nothing to do but to let the access be done again
  * later. Not for ever: who has waited for as long as a thread may not run turns it to
- * LOST again, and the restore is to begin anew.
+ * LOSING, and the restore is to begin anew, with a generation of its own.
  */
 #define _GNU_SOURCE
 #include "survive.h"
@@ -86,13 +86,17 @@ static bool is_first_fault(struct survivor *s, uint32_t state)
 
 /*
  * false: there is no way. Otherwise the access can be done again, but where *restore
- * is set: when that state has ended. given_up: one that did not end in time.
+ * is set: when that state has ended. given_up: one that did not end in time, if it is
+ * not 0.
  */
 static bool lose(struct survivor *s, uintptr_t addr, uint32_t given_up,
 		 uint32_t *restore)
 {
 	uint32_t phase, state = atomic_load(&s->state);
 
+	/* It has ended since. */
+	if (given_up && state != given_up)
+		return true;
 	for (;;) {
 		switch (state & PHASE) {
 		case LIVE:
@@ -110,7 +114,7 @@ static bool lose(struct survivor *s, uintptr_t addr, uint32_t given_up,
 				*restore = state;
 				return true;
 			}
-			phase = LOST;
+			phase = LOSING;
 			break;
 		default:
 			return barlease_fill(s, addr);
@@ -119,14 +123,6 @@ static bool lose(struct survivor *s, uintptr_t addr, uint32_t given_up,
 						   (state & ~PHASE) | phase))
 			state = (state & ~PHASE) | phase;
 	}
-}
-
-/* In no slot, as the restore waits until all have left. false: it does not end. */
-static bool await_end_of_restore(struct survivor *s, uint32_t state)
-{
-	const struct timespec patience = { .tv_nsec = 100000000 };
-
-	return barlease_futex_wait(&s->state, state, &patience);
 }
 
 static bool survive_in(struct survivor *s, uintptr_t addr)
@@ -142,7 +138,8 @@ static bool survive_in(struct survivor *s, uintptr_t addr)
 		    barlease_slot_is_ours(s))
 			survived = lose(s, addr, given_up, &restore);
 		barlease_slot_leave(s);
-	} while (restore && !await_end_of_restore(s, restore));
+		/* In no slot, as it waits until all have left. */
+	} while (restore && !barlease_futex_wait(&s->state, restore));
 	return survived;
 }
 
@@ -287,7 +284,7 @@ int barlease_survivor_unmap(struct survivor *s)
 
 	pthread_mutex_lock(&lock);
 	barlease_slot_end_use(s);
-	barlease_slot_drain(s, LIVE);
+	barlease_slot_drain(s);
 	ret = barlease_slot_is_ours(s) ?
 		      munmap((void *)atomic_load(&s->start), atomic_load(&s->length)) :
 		      0;
@@ -306,6 +303,14 @@ bool barlease_survivor_live(const struct survivor *s, uint32_t *moment)
 {
 	*moment = atomic_load_explicit(&s->state, memory_order_acquire);
 	return (*moment & PHASE) == LIVE;
+}
+
+/* Generation 0 is the one that nothing was before. */
+static uint32_t next_generation(uint32_t state)
+{
+	uint32_t next = (state & ~PHASE) + GENERATION;
+
+	return next ? next : GENERATION;
 }
 
 static void unmap_keeping_errno(void *addr, size_t length)
@@ -354,71 +359,82 @@ static bool is_there(int lease_fd)
 }
 
 /*
- * Move the fresh mapping to the lost one's place. mmap() over that could fail with
- * the old one gone, as the lease may be revoked just then; to mremap() that does not
- * matter. Returns 0, or -1 with errno set, and fresh unmapped.
+ * Move the fresh mapping to the lost one's place, which nobody touches. mmap() over
+ * that could fail with the old one gone, as the lease may be revoked just then; to
+ * mremap() that does not matter. Returns 0, or -1 with errno set and fresh unmapped.
+ * phase: whether it is covered or not.
  */
-static int move(struct survivor *s, void *fresh, uint32_t was)
+static int move(struct survivor *s, void *fresh, uint32_t *phase)
 {
 	size_t length = atomic_load(&s->length);
 	int saved;
 
-	/* Who reads may have filled it anew since there was room; now they wait. */
-	barlease_unfill(s);
+	/* To move one needs room. And if it can't be moved it is to be covered. */
+	if (barlease_unfill(s) || (*phase == LOSING && barlease_cover(s, MAP_FIXED)))
+		*phase = LOST;
 	if (mremap(fresh, length, length, MREMAP_MAYMOVE | MREMAP_FIXED,
 		   (void *)atomic_load(&s->start)) != MAP_FAILED)
 		return 0;
 	saved = errno;
+	munmap(fresh, length);
 	/* Where others may map, who lacks room has nothing to give back. */
 	barlease_forget_pieces(s);
-	/* Not more lost than it was, if it could not be covered then. */
-	atomic_store(&s->state, was);
-	munmap(fresh, length);
 	/* It may have left a hole, or may not; another thread may be in it. */
-	barlease_cover(s, MAP_FIXED_NOREPLACE);
+	if (barlease_cover(s, MAP_FIXED_NOREPLACE))
+		*phase = LOST;
 	errno = saved;
 	return -1;
 }
 
-/* What is there of the lease is not to be seen while the map is lost. */
-static void hide_lease(struct survivor *s, uint32_t lost)
+/* What there is of the lease is not to be seen while the map is lost. */
+static void hide_lease(struct survivor *s, uint32_t generation)
 {
+	/* Who is about to say that it is covered means what was there before. */
 	if (!barlease_cover(s, MAP_FIXED))
-		atomic_compare_exchange_strong(&s->state, &lost,
-					       (lost & ~PHASE) | LOSING);
+		atomic_store(&s->state, next_generation(generation) | LOSING);
+}
+
+/* In one go: a signal's handler that uses the map would wait for what it stops. */
+static int move_at_once(struct survivor *s, void *fresh, uint32_t was)
+{
+	uint32_t generation = next_generation(was), phase = was & PHASE, state;
+	int ret = 1;
+
+	state = generation | RESTORING;
+	atomic_store(&s->state, state);
+	if (barlease_slot_try_drain(s, state))
+		ret = move(s, fresh, &phase);
+	else
+		munmap(fresh, atomic_load(&s->length));
+	if (!atomic_compare_exchange_strong(&s->state, &state,
+					    generation | (ret ? phase : LIVE)) &&
+	    ret == 0) {
+		hide_lease(s, generation);
+		ret = 1;
+	}
+	barlease_futex_wake(&s->state, INT_MAX);
+	return ret;
 }
 
 /*
- * Returns 0; 1: a thread did not wait until it was done, and all is to be done again;
- * or -1 with errno set. In any case fresh is not there any more.
+ * Returns 0; 1: a thread did not wait until it was done, or not leave until it was
+ * begun, and all is to be done again; or -1 with errno set. In any case fresh is not
+ * there any more.
  */
 static int move_back(struct survivor *s, void *fresh)
 {
-	uint32_t was = atomic_load(&s->state), state, restored;
-	int ret = 1;
+	uint32_t was = atomic_load(&s->state);
+	struct signals old;
+	int ret;
 
 	/* Another thread has restored it, since we looked. */
 	if ((was & PHASE) == LIVE) {
 		munmap(fresh, atomic_load(&s->length));
 		return 0;
 	}
-	state = (was & ~PHASE) | RESTORING;
-	atomic_store(&s->state, state);
-	barlease_slot_drain(s, state);
-	if (atomic_load(&s->state) == state)
-		ret = move(s, fresh, was);
-	else
-		munmap(fresh, atomic_load(&s->length));
-	/* Generation 0 is the one that nothing was before. */
-	restored = (state & ~PHASE) + GENERATION;
-	if (restored == 0)
-		restored = GENERATION;
-	if (ret == 0 &&
-	    !atomic_compare_exchange_strong(&s->state, &state, restored | LIVE)) {
-		hide_lease(s, state);
-		ret = 1;
-	}
-	barlease_futex_wake(&s->state, INT_MAX);
+	barlease_signals_block(&old);
+	ret = move_at_once(s, fresh, was);
+	barlease_signals_restore(&old);
 	/* Of what its pieces took. */
 	if (ret == 0)
 		barlease_make_spares();
@@ -428,14 +444,15 @@ static int move_back(struct survivor *s, void *fresh)
 /* One attempt; returns as move_back(). */
 static int try_restore(struct survivor *s, int lease_fd, uint64_t offset)
 {
+	int ret, tries = NR_RESTORES;
 	struct fresh fresh;
 	bool there;
-	int ret;
 
 	pthread_mutex_lock(&lock);
-	if (barlease_survivor_lost(s))
-		barlease_unfill(s);
-	ret = map_anew(s, lease_fd, offset, &fresh);
+	/* What it lacks it may have itself, and who reads it may take that again. */
+	while ((ret = map_anew(s, lease_fd, offset, &fresh)) && errno == ENOMEM &&
+	       tries-- > 0 && barlease_survivor_lost(s) && barlease_unfill(s))
+		;
 	pthread_mutex_unlock(&lock);
 	if (ret)
 		return -1;

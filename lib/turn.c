@@ -30,19 +30,16 @@ void barlease_signals_restore(const struct signals *old)
 	set_signal_mask(&old->mask, NULL);
 }
 
-/* ns. To start over takes about 50 ms of CPU where all pieces were stored to. */
-#define LONGEST_TURN 100000000
-
+/* A turn in which all start over takes about 50 ms of CPU where all was stored to. */
 uint32_t barlease_turn_take(void)
 {
-	const struct timespec longest = { .tv_nsec = LONGEST_TURN };
 	uint32_t mine, other = 0;
 
 	do
 		mine = atomic_fetch_add(&last_turn, 1) + 1;
 	while (!mine);
 	while (!atomic_compare_exchange_strong(&current, &other, mine)) {
-		if (other && barlease_futex_wait(&current, other, &longest))
+		if (other && barlease_futex_wait(&current, other))
 			other = 0;
 	}
 	return mine;

@@ -46,15 +46,21 @@ static int nr_mremaps;
 
 static atomic_int nr_waits; /* for a futex */
 
-static atomic_bool wait_for_ever; /* whatever the timeout is */
+/* Whatever the timeout is, all or this thread wait. */
+static atomic_bool wait_for_ever;
+static _Thread_local bool i_wait_for_ever;
+
+/* By this thread. */
+static _Thread_local int nr_mmaps;
 
 static inline bool on_syscall(long number, long args[6])
 {
 	if (number == SYS_futex && args[1] == FUTEX_WAIT_PRIVATE) {
 		nr_waits++;
-		if (wait_for_ever)
+		if (wait_for_ever || i_wait_for_ever)
 			args[3] = 0;
 	}
+	nr_mmaps += number == SYS_mmap;
 	if (number == stop.number && stop.at && --stop.at == 0) {
 		atomic_store(&stopped, true);
 		while (!atomic_load(stop.until))

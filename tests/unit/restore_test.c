@@ -111,7 +111,7 @@ static void *handle_on(void *arg)
 	return NULL;
 }
 
-/* One is in the handler all the time, and others come to it again and again. */
+/* One is in the handler all the time, alone or with others who come and go. */
 static void a_restore_does_not_wait_for_all_to_be_through(void **state)
 {
 	pthread_t still, again;
@@ -120,6 +120,8 @@ static void a_restore_does_not_wait_for_all_to_be_through(void **state)
 	still = start(handle_in_thread, (void *)1);
 	while (!atomic_load(&stopped))
 		sched_yield();
+	assert_int_equal(barlease_map_restore(map), -1);
+	assert_int_equal(errno, EIO);
 	atomic_store(&over, false);
 	again = start(handle_on, NULL);
 	assert_int_equal(barlease_map_restore(map), -1);
@@ -131,6 +133,84 @@ static void a_restore_does_not_wait_for_all_to_be_through(void **state)
 	check_lost();
 	assert_int_equal(barlease_map_restore(map), 0);
 	check_live();
+}
+
+static void *handle_in_vain(void *arg)
+{
+	(void)arg;
+	while (!atomic_load(&over))
+		handle();
+	return NULL;
+}
+
+/* And a restore for which others did not wait makes it no other. */
+static void a_loss_that_failed_stays_one(void **state)
+{
+	pthread_t still, other;
+
+	(void)state;
+	fail_length = ALL;
+	assert_int_equal(handle(), 0);
+	still = start(handle_in_thread, (void *)1);
+	while (!atomic_load(&stopped))
+		sched_yield();
+	atomic_store(&over, false);
+	other = start(handle_in_vain, NULL);
+	i_wait_for_ever = true;
+	assert_int_equal(barlease_map_restore(map), -1);
+	assert_int_equal(errno, EIO);
+	i_wait_for_ever = false;
+	atomic_store(&over, true);
+	atomic_store(&go_on, true);
+	result(other);
+	assert_int_equal(result(still), 0);
+	fail_length = 0;
+	check_lost();
+}
+
+static void *handle_and_count(void *arg)
+{
+	(void)arg;
+	nr_mmaps = 0;
+	assert_int_equal(handle(), 1);
+	return (void *)(intptr_t)nr_mmaps;
+}
+
+static void *lose_and_stop(void *other)
+{
+	stop.number = SYS_mmap;
+	stop.at = 2;
+	stop.until = &go_on;
+	return (void *)(intptr_t)handle_at(barlease_map_addr(other));
+}
+
+/* Else all who wait for it would have to come through first, one by one. */
+static void who_waits_for_its_turn_leaves_for_a_restore(void **state)
+{
+	struct barlease_map_options options = {
+		.size = sizeof(options),
+		.flags = BARLEASE_MAP_SURVIVE | BARLEASE_MAP_NO_HANDLER,
+	};
+	struct barlease_map *other = barlease_map(file, &options);
+	pthread_t has_turn, waits;
+	int before;
+
+	(void)state;
+	assert_non_null(other);
+	assert_int_equal(handle(), 1);
+	has_turn = start(lose_and_stop, other);
+	while (!atomic_load(&stopped))
+		sched_yield();
+	before = nr_waits;
+	waits = start(handle_and_count, NULL);
+	while (nr_waits == before)
+		sched_yield();
+	assert_int_equal(barlease_map_restore(map), 0);
+	assert_int_equal(result(waits), 0);
+	atomic_store(&go_on, true);
+	assert_int_equal(result(has_turn), 1);
+	check_live();
+	assert_int_equal(barlease_unmap(other), 0);
 }
 
 static void do_nothing(void)
@@ -371,6 +451,8 @@ int main(void)
 		TEST(a_fault_of_yesterday_loses_nothing),
 		TEST(a_restored_map_may_have_huge_pages),
 		TEST(a_loss_that_failed_is_one_to_restore),
+		TEST(a_loss_that_failed_stays_one),
+		TEST(who_waits_for_its_turn_leaves_for_a_restore),
 		TEST(a_restored_map_does_not_start_over),
 		TEST(a_restore_comes_through_readers),
 		TEST(two_threads_restore_it_once),
