@@ -233,8 +233,29 @@ inline try_reset()
 	fi
 }
 
-/* A copy from or to the memory of the process that has the device fd. */
-inline user_copy() { READABLE(mmap_lock[0]) }
+/*
+ * A copy from or to the memory of the process that has the device fd. That may be a
+ * mapping of a lease, and then it waits for all that a fault waits for, with the same
+ * held: see fault().
+ */
+inline user_copy()
+{
+	if
+	:: READABLE(mmap_lock[0])
+	:: down_read(mmap_lock[0]);
+	   down_read(memory_lock);
+	   if
+	   :: atomic { !reset_sem.writer && !reset_sem.waiting -> reset_sem.readers++ };
+	      if
+	      :: skip; down_read(lease_sem[0]); up_read(lease_sem[0])
+	      :: skip; down_read(lease_sem[1]); up_read(lease_sem[1])
+	      fi;
+	      atomic { up_read(reset_sem); up_read(memory_lock) }
+	   :: up_read(memory_lock); READABLE(reset_sem)
+	   fi;
+	   up_read(mmap_lock[0])
+	fi
+}
 
 #include "lessee.pml"
 #include "lessor.pml"

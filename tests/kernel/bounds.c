@@ -388,16 +388,49 @@ static char *map_often(int fd, unsigned int count)
 	return map_apart(fd, count, PAGE_SIZE);
 }
 
+struct mappings {
+	int fd;
+	unsigned int count;
+	uint64_t distance;
+};
+
+static void *run_on(void *arg)
+{
+	const atomic_bool *over = arg;
+
+	while (!*over)
+		;
+	return NULL;
+}
+
+/* One of its threads runs meanwhile: that CPU is to be told of entries that go. */
+static void be_holder(int sock, void *arg)
+{
+	const struct mappings *mappings = arg;
+	atomic_bool over = false;
+	pthread_t thread;
+
+	map_apart(mappings->fd, mappings->count, mappings->distance);
+	CHECK_EQ(pthread_create(&thread, NULL, run_on, &over), 0);
+	say(sock, 0);
+	hear(sock);
+	over = true;
+	CHECK_EQ(pthread_join(thread, NULL), 0);
+}
+
 static struct longest measure_mappings(unsigned int count)
 {
 	struct barlease_device dev = open_device(RAM_DEVICE);
-	int fd = lease(&dev, RAM_BAR, 0, PAGE_SIZE);
-	char *block = map_often(fd, count);
+	struct mappings mappings = { lease(&dev, RAM_BAR, 0, PAGE_SIZE), count,
+				     PAGE_SIZE };
+	struct kid kid = kid_start(be_holder, &mappings);
 	struct longest longest;
 
+	hear(kid.sock);
 	longest.reset = time_reset(&dev);
-	longest.revoke = time_revoke(&dev, fd);
-	CHECK_OK(munmap(block, count * PAGE_SIZE));
+	longest.revoke = time_revoke(&dev, mappings.fd);
+	say(kid.sock, 0);
+	kid_join(&kid);
 	barlease_device_close(&dev);
 	return longest;
 }
@@ -520,12 +553,6 @@ TEST(bounds_forks,
 	CHECK(other < pause * TIMES);
 	CHECK(wait < pause * TIMES);
 }
-
-struct mappings {
-	int fd;
-	unsigned int count;
-	uint64_t distance;
-};
 
 static void map_in_group(int sock, void *arg)
 {

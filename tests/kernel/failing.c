@@ -404,20 +404,35 @@ TEST(failing_hooks_pud, "with huge_pud=1, too", .params = "huge_pud=1",
 	try_hooks();
 }
 
+static void map_whole_for_kids(void)
+{
+	map_whole();
+	CHECK_OK(madvise(it.at, it.length, MADV_KEEPONFORK));
+}
+
 TEST(failing_fork, "a fork that runs out of memory leaves the parent its mapping",
      .needs = FAULT_INJECTION)
 {
-	static const struct call call = { .name = "fork",
-					  .prepare = map_whole,
-					  .make = fork_it,
-					  .undo = revoke_and_unmap };
+	/* The child has none of it; or it has, and ends in the midst of its making. */
+	static const struct call calls[] = {
+		{ .name = "fork",
+		  .prepare = map_whole,
+		  .make = fork_it,
+		  .undo = revoke_and_unmap },
+		{ .name = "fork, kept",
+		  .prepare = map_whole_for_kids,
+		  .make = fork_it,
+		  .undo = revoke_and_unmap },
+	};
 
 	it.dev = open_device(RAM_DEVICE);
 	it.length = MIB(4);
 	it.fd = lease(&it.dev, RAM_BAR, 0, it.length);
-	/* The page tables that it copies, behind the driver's hook. */
+	/* The page tables that it copies of others: the driver leaves none to be
+	 * copied. */
 	inject_below("copy_page_range");
-	fail_each(&call);
+	for (size_t i = 0; i < sizeof(calls) / sizeof(*calls); i++)
+		fail_each(&calls[i]);
 }
 
 /*

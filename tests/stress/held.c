@@ -79,7 +79,8 @@ struct held *held_receive(int inbox)
 			h->fd = fd;
 			h->terms = terms;
 			h->users++;
-			op_begin(OP_RECEIVE, &terms, -1, 0, 0);
+			/* It was another's until now, so it overlapped nothing. */
+			op_begin(OP_RECEIVE, NULL, -1, 0, 0);
 			op_end(OP_RECEIVE, &terms, -1, 0);
 		}
 	}

@@ -103,24 +103,6 @@ static unsigned int count_leases(void)
 	return rows;
 }
 
-/* With nobody left, nothing is; a worker of the kernel may be the last to let go. */
-static void unload(void)
-{
-	double deadline = now() + 20 * world->slowness;
-	unsigned int leases;
-
-	while ((leases = count_leases()) && now() < deadline)
-		pause_us(10000);
-	if (leases)
-		fail(-1, -1, "expected no lease after everybody's end, saw %u", leases);
-	while (syscall(SYS_delete_module, MODULE, O_NONBLOCK))
-		if (now() < deadline)
-			pause_us(10000);
-		else
-			fail(-1, -1, "unloading the module: expected success, saw %s",
-			     errno_name(errno));
-}
-
 /* --- the processes ------------------------------------------------------ */
 
 static pid_t start(void)
@@ -199,6 +181,12 @@ static bool ended(pid_t *pid, const char *who)
 	return true;
 }
 
+/* Whose steps are more than operations is at work always. */
+static bool is_at_work(unsigned int actor)
+{
+	return world->actors[actor].op || (actor == ACTOR_HOLDER && holder);
+}
+
 /* An actor that does nothing for so long hangs. */
 static void check_progress(void)
 {
@@ -210,13 +198,15 @@ static void check_progress(void)
 	for (unsigned int i = 0; i < NR_ACTORS; i++) {
 		uint64_t steps = world->actors[i].steps;
 
-		if (steps != last[i] || !since[i] || !world->actors[i].op) {
+		if (steps != last[i] || !since[i] || !is_at_work(i)) {
 			last[i] = steps;
 			since[i] = time;
 		} else if (time - since[i] > HANG_SECONDS * world->slowness) {
+			uint32_t op = world->actors[i].op;
+
 			report_stacks();
 			give_up_for("%s hangs in %s", actor_name(i, name),
-				    op_name((enum op)(world->actors[i].op - 1)));
+				    op_name(op ? (enum op)(op - 1) : OP_LOAD));
 		}
 	}
 }
@@ -224,13 +214,23 @@ static void check_progress(void)
 /* Who found something wrong just before it was killed is heard. */
 static void reap_group(unsigned int i)
 {
+	double deadline = now() + HANG_SECONDS * world->slowness;
 	int status;
+	pid_t pid;
 
-	while (waitpid(-lessees[i], &status, 0) > 0)
-		if (status && !(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL))
+	while ((pid = waitpid(-lessees[i], &status, WNOHANG)) >= 0) {
+		if (!pid && now() > deadline) {
+			report_stacks();
+			give_up_for("a lessee that was killed does not end");
+		}
+		if (!pid)
+			pause_us(1000);
+		else if (status &&
+			 !(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL))
 			give_up_for(
 				"a lessee ended with status %#x before it was killed",
 				(unsigned int)status);
+	}
 	for (unsigned int thread = 0; thread < LESSEE_THREADS; thread++) {
 		actor_gone(ACTOR_LESSEE + i * LESSEE_THREADS + thread);
 		actor_gone(ACTOR_CHILD + i * LESSEE_THREADS + thread);
@@ -307,6 +307,24 @@ static void end_phase(void)
 	for (int i = 0; i < NR_LESSEES; i++)
 		await_end(&lessees[i], "a lessee");
 	inboxes_close(&boxes);
+}
+
+/* With nobody left, nothing is; a worker of the kernel may be the last to let go. */
+static void unload(void)
+{
+	double deadline = now() + 20 * world->slowness;
+	unsigned int leases;
+
+	while ((leases = count_leases()) && now() < deadline)
+		pause_us(10000);
+	if (leases)
+		give_up_for("expected no lease after everybody's end, saw %u", leases);
+	while (syscall(SYS_delete_module, MODULE, O_NONBLOCK))
+		if (now() < deadline)
+			pause_us(10000);
+		else
+			give_up_for("unloading the module: expected success, saw %s",
+				    errno_name(errno));
 }
 
 static void run_phase(uint32_t phase, double seconds)

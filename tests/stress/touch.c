@@ -29,8 +29,12 @@ static void load_or_store(const struct view *view, uint64_t at, bool store)
 void touch_one(const struct view *view, uint64_t r, bool store)
 {
 	uint64_t at = view->parts[0].at;
+	uint32_t nr = view->terms.nr_marks, tried = 0;
 
-	(void)find_page(view, view->terms.marks[r % view->terms.nr_marks], &at);
+	while (tried < nr && !find_page(view, view->terms.marks[(r + tried) % nr], &at))
+		tried++;
+	/* Nobody would look where else it might store. */
+	store &= tried < nr;
 	for (uint64_t i = 0; i < 16; i++)
 		load_or_store(view, at, store);
 }

@@ -194,14 +194,6 @@ static bool meet(uint32_t key)
 	return met;
 }
 
-static bool has_life(const struct terms *terms)
-{
-	uint64_t word = world->leases[terms->index].word;
-
-	return word == lease_word(terms->id.export, LEASE_LIVE) ||
-	       word == lease_word(terms->id.export, LEASE_REVOKING);
-}
-
 void op_begin(enum op op, const struct terms *terms, int device, uint64_t detail,
 	      uint64_t more)
 {
@@ -211,7 +203,7 @@ void op_begin(enum op op, const struct terms *terms, int device, uint64_t detail
 	actor->op = op + 1;
 	actor->began_us = now_us();
 	/* Calls on a lease that is dead overlap all the time, and race with nothing. */
-	if (terms && has_life(terms)) {
+	if (terms && !oracle_dead(terms->id, moment(terms))) {
 		uint64_t doing = actor->steps << 32 | key_of(terms);
 
 		actor->doing = doing;
