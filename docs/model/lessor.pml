@@ -56,7 +56,7 @@ idle:
 		:: goto do_reset
 #endif
 		:: goto done
-		:: users > 1 -> users--; goto stopped
+		:: users > 1 -> users--; goto stopped	/* vfio_df_close(), not the last */
 		:: users == 1 -> l = 0; goto do_close
 		fi
 	};
@@ -207,6 +207,7 @@ do_close:					/* vfio_df_close() */
 #endif
 
 #if CLOSE_FD
+	/* What is left is closed as the lessor ends: lease_release() */
 	do
 	:: l < CLOSE_FD && lessor_fd[l] -> lessor_fd[l] = false; put_lease(l); l++
 	:: l < CLOSE_FD -> l++			/* closed before, or kept */

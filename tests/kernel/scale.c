@@ -121,6 +121,34 @@ static range_t *most_ranges(void)
 	return ranges;
 }
 
+/* Exports of a MiB each give it back, that end at once or fail with an error. */
+static void check_no_leak(const struct barlease_device *dev, uint32_t region,
+			  const range_t *ranges, int error)
+{
+	enum { ROUNDS = 60, MOST_LOST = ROUNDS / 3 }; /* MiB */
+	uint64_t before = amount("/proc/meminfo", "MemAvailable:"), after;
+	struct rlimit limit, none;
+
+	CHECK_OK(getrlimit(RLIMIT_NOFILE, &limit));
+	none = (struct rlimit){ error ? 3 : limit.rlim_cur, limit.rlim_max };
+	CHECK(dev->device_fd >= 3);
+	CHECK_OK(setrlimit(RLIMIT_NOFILE, &none));
+	for (int round = 0; round < ROUNDS; round++) {
+		int fd = abi_export(dev->device_fd, region, ranges, BARLEASE_MAX_RANGES,
+				    O_RDWR);
+
+		if (error)
+			CHECK_ERRNO(fd, error);
+		else
+			close((int)CHECK_OK(fd));
+	}
+	CHECK_OK(setrlimit(RLIMIT_NOFILE, &limit));
+	after = amount("/proc/meminfo", "MemAvailable:");
+	CHECK_THAT(after + MOST_LOST * 1024 > before,
+		   "%s: expected to lose less than %d MiB, saw %lld KiB go",
+		   errno_name(error), MOST_LOST, (long long)(before - after));
+}
+
 TEST(scale_spans, "the spans alive on a device are bounded: ENOSPC")
 {
 	enum { MOST = 1000 };
@@ -134,7 +162,7 @@ TEST(scale_spans, "the spans alive on a device are bounded: ENOSPC")
 		count++;
 	CHECK_THAT(count >= 4 && count < MOST,
 		   "expected a bound on spans, saw none after %d leases", count);
-	CHECK_ERRNO(abi_export(dev.device_fd, RAM_BAR, ranges, each, O_RDWR), ENOSPC);
+	check_no_leak(&dev, RAM_BAR, ranges, ENOSPC);
 	CHECK_EQ(info(&dev, held[0]).nr_spans, each);
 	close(held[0]);
 	CHECK_OK(abi_export(dev.device_fd, RAM_BAR, ranges, each, O_RDWR));
@@ -142,28 +170,15 @@ TEST(scale_spans, "the spans alive on a device are bounded: ENOSPC")
 
 TEST(scale_no_leak, "exports that fail or end give their memory back")
 {
-	enum { ROUNDS = 60, MOST_LOST = ROUNDS / 3 }; /* MiB */
 	struct barlease_device dev = open_device(RAM_DEVICE);
-	range_t *ranges = most_ranges();
-	uint64_t before, after;
+	range_t *ranges = most_ranges(), *last = &ranges[BARLEASE_MAX_RANGES - 1];
 
-	before = amount("/proc/meminfo", "MemAvailable:");
-	for (int round = 0; round < ROUNDS; round++) {
-		close(lease_ranges(&dev, RAM_BAR, ranges, BARLEASE_MAX_RANGES, O_RDWR));
-		/* Found bad at the last range, and after all of them. */
-		ranges[BARLEASE_MAX_RANGES - 1].length++;
-		CHECK_ERRNO(abi_export(dev.device_fd, RAM_BAR, ranges,
-				       BARLEASE_MAX_RANGES, O_RDWR),
-			    EINVAL);
-		ranges[BARLEASE_MAX_RANGES - 1].length--;
-		CHECK_ERRNO(abi_export(dev.device_fd, VFIO_PCI_ROM_REGION_INDEX, ranges,
-				       BARLEASE_MAX_RANGES, O_RDWR),
-			    ENODEV);
-	}
-	after = amount("/proc/meminfo", "MemAvailable:");
-	CHECK_THAT(after + MOST_LOST * 1024 > before,
-		   "expected to lose less than %d MiB, saw %lld KiB go", MOST_LOST,
-		   (long long)(before - after));
+	check_no_leak(&dev, RAM_BAR, ranges, 0);
+	check_no_leak(&dev, VFIO_PCI_ROM_REGION_INDEX, ranges, ENODEV);
+	/* As there is no fd: it was a lease already. */
+	check_no_leak(&dev, RAM_BAR, ranges, EMFILE);
+	last->length++;
+	check_no_leak(&dev, RAM_BAR, ranges, EINVAL);
 }
 
 TEST(scale_accounted, "what leases take is charged to the cgroup of their lessor")
