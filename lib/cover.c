@@ -114,6 +114,14 @@ static bool put_piece(struct survivor *s, uintptr_t addr, int flags)
 	return done;
 }
 
+/* And whoever is to cover it has not done so, or has. */
+static bool is_lost(const struct survivor *s)
+{
+	uint32_t phase = atomic_load(&s->state) & PHASE;
+
+	return phase == LOSING || phase == LOST;
+}
+
 static void start_all_over(void)
 {
 	struct cursor at = { 0 };
@@ -123,8 +131,7 @@ static void start_all_over(void)
 	while ((s = barlease_slots_next(&at))) {
 		if (!has_pieces(s))
 			continue;
-		if (barlease_slot_enter(s) && barlease_slot_is_ours(s) &&
-		    (atomic_load(&s->state) & PHASE) == LOST)
+		if (barlease_slot_enter(s) && barlease_slot_is_ours(s) && is_lost(s))
 			put_cover(s, 0, MAP_FIXED);
 		barlease_slot_leave(s);
 	}

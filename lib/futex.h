@@ -15,13 +15,21 @@
 #include <unistd.h>
 
 /*
- * Until it is no longer value and somebody wakes, or for no reason. Not longer than
- * for a tenth of a second, as who is to do that may be a thread that does not run:
- * then false.
+ * How long is waited for a thread that may not run, in ms: for the end of its turn; by
+ * a restore, for who is in the handler, among them who wait for a turn; and by who
+ * waits for the restore.
  */
-static inline bool barlease_futex_wait(_Atomic uint32_t *word, uint32_t value)
+#define TURN_MS     100
+#define DRAIN_MS    500
+#define PATIENCE_MS 1000
+
+/*
+ * Until it is no longer value and somebody wakes, or for no reason. false: that has
+ * not happened in so many ms.
+ */
+static inline bool barlease_futex_wait(_Atomic uint32_t *word, uint32_t value, long ms)
 {
-	const struct timespec longest = { .tv_nsec = 100000000 };
+	const struct timespec longest = { ms / 1000, ms % 1000 * 1000000 };
 
 	return syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, &longest, NULL, 0) ==
 		       0 ||

@@ -104,20 +104,29 @@ void barlease_slot_drain(struct survivor *s)
 	uint32_t use = atomic_fetch_or(&s->use, AWAITED) | AWAITED;
 
 	while (use & AT_IT) {
-		barlease_futex_wait(&s->use, use);
+		barlease_futex_wait(&s->use, use, DRAIN_MS);
 		use = atomic_load(&s->use);
 	}
 	atomic_fetch_and(&s->use, ~AWAITED);
 }
 
+static int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
 bool barlease_slot_try_drain(struct survivor *s, uint32_t state)
 {
 	uint32_t use = atomic_fetch_or(&s->use, AWAITED) | AWAITED;
-	bool patient = true;
+	int64_t end = now_ms() + DRAIN_MS, left = DRAIN_MS;
 
-	while (use & AT_IT && patient && atomic_load(&s->state) == state) {
-		patient = barlease_futex_wait(&s->use, use);
+	while (use & AT_IT && left > 0 && atomic_load(&s->state) == state) {
+		barlease_futex_wait(&s->use, use, left);
 		use = atomic_load(&s->use);
+		left = end - now_ms();
 	}
 	atomic_fetch_and(&s->use, ~AWAITED);
 	return !(use & AT_IT) && atomic_load(&s->state) == state;

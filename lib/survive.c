@@ -38,7 +38,7 @@
 #include "slots.h"
 #include "turn.h"
 
-#define NR_RESTORES 16 /* attempts, while other threads have no patience */
+#define NR_RESTORES 4 /* attempts, while other threads have no patience */
 
 /* Orders all but handlers: who adds, removes, restores, forks. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -55,6 +55,13 @@ struct fresh {
 	struct fresh *next, **link;
 };
 static struct fresh *all_fresh;
+
+static void forget(struct fresh *fresh)
+{
+	*fresh->link = fresh->next;
+	if (fresh->next)
+		fresh->next->link = fresh->link;
+}
 
 /*
  * In the handler
@@ -139,7 +146,7 @@ static bool survive_in(struct survivor *s, uintptr_t addr)
 			survived = lose(s, addr, given_up, &restore);
 		barlease_slot_leave(s);
 		/* In no slot, as it waits until all have left. */
-	} while (restore && !barlease_futex_wait(&s->state, restore));
+	} while (restore && !barlease_futex_wait(&s->state, restore, PATIENCE_MS));
 	return survived;
 }
 
@@ -209,9 +216,16 @@ static void after_fork_child(void)
 {
 	barlease_slots_forget_others();
 	barlease_turn_forget_others();
-	for (; all_fresh; all_fresh = all_fresh->next)
-		if (!all_fresh->dontfork)
-			munmap(all_fresh->addr, all_fresh->length);
+	while (all_fresh) {
+		struct fresh *fresh = all_fresh;
+
+		forget(fresh);
+		if (!fresh->dontfork)
+			munmap(fresh->addr, fresh->length);
+		/* Its thread may be the child's: one that a signal's handler has
+		 * forked. */
+		fresh->addr = NULL;
+	}
 	pthread_mutex_unlock(&lock);
 }
 
@@ -345,11 +359,19 @@ static int map_anew(struct survivor *s, int lease_fd, uint64_t offset,
 	return 0;
 }
 
-static void forget(struct fresh *fresh)
+/* What it lacks it may have itself, and who reads it may take that again. */
+static int map_anew_with_room(struct survivor *s, int lease_fd, uint64_t offset,
+			      struct fresh *fresh)
 {
-	*fresh->link = fresh->next;
-	if (fresh->next)
-		fresh->next->link = fresh->link;
+	for (int tries = NR_RESTORES;; tries--) {
+		int ret = map_anew(s, lease_fd, offset, fresh), saved = errno;
+
+		if (ret && saved == ENOMEM && tries && barlease_survivor_lost(s) &&
+		    barlease_unfill(s))
+			continue;
+		errno = saved;
+		return ret;
+	}
 }
 
 /* See that it is there. A file that is no DMABUF has nothing to say to that. */
@@ -361,10 +383,10 @@ static bool is_there(int lease_fd)
 /*
  * Move the fresh mapping to the lost one's place, which nobody touches. mmap() over
  * that could fail with the old one gone, as the lease may be revoked just then; to
- * mremap() that does not matter. Returns 0, or -1 with errno set and fresh unmapped.
- * phase: whether it is covered or not.
+ * mremap() that does not matter. Returns as move_back(). phase: whether it is covered
+ * or not.
  */
-static int move(struct survivor *s, void *fresh, uint32_t *phase)
+static int move(struct survivor *s, void *fresh, uint32_t state, uint32_t *phase)
 {
 	size_t length = atomic_load(&s->length);
 	int saved;
@@ -372,6 +394,11 @@ static int move(struct survivor *s, void *fresh, uint32_t *phase)
 	/* To move one needs room. And if it can't be moved it is to be covered. */
 	if (barlease_unfill(s) || (*phase == LOSING && barlease_cover(s, MAP_FIXED)))
 		*phase = LOST;
+	/* Where that took so long that somebody else has covered it. */
+	if (atomic_load(&s->state) != state) {
+		munmap(fresh, length);
+		return 1;
+	}
 	if (mremap(fresh, length, length, MREMAP_MAYMOVE | MREMAP_FIXED,
 		   (void *)atomic_load(&s->start)) != MAP_FAILED)
 		return 0;
@@ -403,7 +430,7 @@ static int move_at_once(struct survivor *s, void *fresh, uint32_t was)
 	state = generation | RESTORING;
 	atomic_store(&s->state, state);
 	if (barlease_slot_try_drain(s, state))
-		ret = move(s, fresh, &phase);
+		ret = move(s, fresh, state, &phase);
 	else
 		munmap(fresh, atomic_load(&s->length));
 	if (!atomic_compare_exchange_strong(&s->state, &state,
@@ -444,21 +471,22 @@ static int move_back(struct survivor *s, void *fresh)
 /* One attempt; returns as move_back(). */
 static int try_restore(struct survivor *s, int lease_fd, uint64_t offset)
 {
-	int ret, tries = NR_RESTORES;
 	struct fresh fresh;
 	bool there;
+	int ret;
 
 	pthread_mutex_lock(&lock);
-	/* What it lacks it may have itself, and who reads it may take that again. */
-	while ((ret = map_anew(s, lease_fd, offset, &fresh)) && errno == ENOMEM &&
-	       tries-- > 0 && barlease_survivor_lost(s) && barlease_unfill(s))
-		;
+	ret = map_anew_with_room(s, lease_fd, offset, &fresh);
 	pthread_mutex_unlock(&lock);
 	if (ret)
 		return -1;
 	/* Forks need not wait for the fences of others. */
 	there = is_there(lease_fd);
 	pthread_mutex_lock(&lock);
+	if (!fresh.addr) {
+		pthread_mutex_unlock(&lock);
+		return 1;
+	}
 	forget(&fresh);
 	if (there)
 		ret = move_back(s, fresh.addr);

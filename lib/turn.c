@@ -39,7 +39,7 @@ uint32_t barlease_turn_take(void)
 		mine = atomic_fetch_add(&last_turn, 1) + 1;
 	while (!mine);
 	while (!atomic_compare_exchange_strong(&current, &other, mine)) {
-		if (other && barlease_futex_wait(&current, other))
+		if (other && barlease_futex_wait(&current, other, TURN_MS))
 			other = 0;
 	}
 	return mine;

@@ -1,35 +1,20 @@
 // SPDX-License-Identifier: MIT
 /*
- * limits_test.c - what the loss of a map needs of a process: few of the mappings
- * that it may have, little of the memory, and that it takes SIGBUS.
+ * limits_test.c - losses and restores in a process that has nearly all the mappings
+ * that it may have.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
 
-#include "barlease.h"
-#include "lossy.h"
+#include "limited.h"
 #include "syscalls.h"
 
-/* As much as one replacement covers, by the library's choice. */
-#define PIECE (2UL << 20)
-
-/* What a process may have locked that loses a map of three. */
-#define LOCKED (3 * PIECE + PIECE / 2)
-
-/* That the process can't be what the test needs. */
-#define CAN_NOT 99
-
-static struct barlease_map *map;
-static int file;
-static size_t stride = PIECE; /* from one place that is touched to the next */
-static size_t left;           /* of the mappings that the process may have */
+static size_t left; /* of the mappings that the process may have */
 static size_t readers_at_limit;
 
 /* A thread that comes to replace so much is not to run on. */
@@ -44,47 +29,6 @@ static bool on_syscall(long number, long args[6])
 			usleep(1000);
 	}
 	return true;
-}
-
-static struct barlease_map *map_survivor(int fd)
-{
-	struct barlease_map_options options = {
-		.size = sizeof(options),
-		.flags = BARLEASE_MAP_SURVIVE,
-		.va_hint = BARLEASE_VA_HINT_UNKNOWN,
-	};
-
-	return barlease_map(fd, &options);
-}
-
-/* What run returns, in a child with a map; or 1000 plus the signal it died of. */
-static int in_child(int (*run)(void), size_t length)
-{
-	pid_t pid = fork();
-
-	assert_return_code(pid, errno);
-	if (!pid) {
-		/* In place of cmocka's. */
-		signal(SIGBUS, SIG_DFL);
-		file = lossy_file(0);
-		cut(file, (length + page_size - 1) / page_size);
-		map = map_survivor(file);
-		_exit(map ? run() : CAN_NOT);
-	}
-	return end_of(pid);
-}
-
-/* Lose it, and touch all of it. */
-static int lose(void)
-{
-	cut(file, 0);
-	for (int round = 0; round < 2; round++) {
-		for (size_t at = 0; at < barlease_map_length(map); at += stride) {
-			if (load(barlease_map_addr(map), at) != ONES)
-				return 1;
-		}
-	}
-	return barlease_map_lost(map) ? 0 : 2;
 }
 
 static long count_mappings(void)
@@ -553,162 +497,6 @@ static void many_large_maps_take_few_of_the_mappings(void **state)
 	stride = PIECE;
 }
 
-/* Little more than there is already. */
-static int lose_with_little_data(void)
-{
-	FILE *status = fopen("/proc/self/status", "re");
-	struct rlimit limit;
-	char line[100];
-	long kib = 0;
-
-	while (status && fgets(line, sizeof(line), status))
-		sscanf(line, "VmData: %ld kB", &kib);
-	limit.rlim_cur = limit.rlim_max = (kib << 10) + PIECE / 2;
-	if (!kib || setrlimit(RLIMIT_DATA, &limit))
-		return CAN_NOT;
-	return lose();
-}
-
-static void a_large_map_takes_little_of_the_data(void **state)
-{
-	(void)state;
-	assert_int_equal(in_child(lose_with_little_data, 20 * PIECE), 0);
-}
-
-static int lose_where_all_is_locked(void)
-{
-	/* Who is privileged has no limit. */
-	if ((geteuid() == 0 && setuid(65534)) || mlockall(MCL_FUTURE))
-		return CAN_NOT;
-	return lose();
-}
-
-/* Beyond it each write is SIGXFSZ, which ends who does not expect it. */
-static void a_limit_to_files_below_the_ones_is_efbig(void **state)
-{
-	int fd = lossy_file(1);
-	pid_t pid = fork();
-
-	(void)state;
-	assert_return_code(pid, errno);
-	if (!pid) {
-		struct rlimit little = { PIECE - 1, PIECE - 1 };
-
-		if (setrlimit(RLIMIT_FSIZE, &little) || map_survivor(fd))
-			_exit(1);
-		_exit(errno == EFBIG ? 0 : 2);
-	}
-	assert_int_equal(end_of(pid), 0);
-	close(fd);
-}
-
-/* It may have locked as much as the map is long, and little more. */
-static void a_lost_map_is_not_locked(void **state)
-{
-	struct rlimit old, locked;
-
-	(void)state;
-	assert_int_equal(getrlimit(RLIMIT_MEMLOCK, &old), 0);
-	locked = (struct rlimit){ LOCKED, old.rlim_max };
-	assert_int_equal(setrlimit(RLIMIT_MEMLOCK, &locked), 0);
-	assert_int_equal(in_child(lose_where_all_is_locked, 3 * PIECE), 0);
-	assert_int_equal(setrlimit(RLIMIT_MEMLOCK, &old), 0);
-}
-
-static int restore_where_all_is_locked(void)
-{
-	struct rlimit little = { page_size, page_size };
-
-	cut(file, 0);
-	if (load(barlease_map_addr(map), 0) != ONES)
-		return 1;
-	grow(file, 0, 2);
-	if (setrlimit(RLIMIT_MEMLOCK, &little) || (geteuid() == 0 && setuid(65534)) ||
-	    mlockall(MCL_FUTURE))
-		return CAN_NOT;
-	if (barlease_map_restore(map) == 0)
-		return 2;
-	if (errno != EAGAIN)
-		return 3;
-	return load(barlease_map_addr(map), 0) == ONES && barlease_map_lost(map) ? 0 :
-										   4;
-}
-
-/* As mmap() says; that a thread has faulted meanwhile would be another matter. */
-static void a_restore_without_room_to_lock_is_eagain(void **state)
-{
-	(void)state;
-	assert_int_equal(in_child(restore_where_all_is_locked, 2 * page_size), 0);
-}
-
-/* The kernel ends who faults and can't take the signal; no handler is asked. */
-static int lose_with_sigbus_blocked(void)
-{
-	sigset_t bus;
-
-	sigemptyset(&bus);
-	sigaddset(&bus, SIGBUS);
-	pthread_sigmask(SIG_BLOCK, &bus, NULL);
-	return lose();
-}
-
-static void read_in_handler(int sig)
-{
-	(void)sig;
-	barlease_read32(map, 0);
-}
-
-static int lose_in_handler(void)
-{
-	struct sigaction action = { .sa_handler = read_in_handler };
-
-	sigaction(SIGUSR1, &action, NULL);
-	cut(file, 0);
-	raise(SIGUSR1);
-	return lose();
-}
-
-static int lose_in_handler_with_mask(void)
-{
-	struct sigaction action = { .sa_handler = read_in_handler };
-
-	sigfillset(&action.sa_mask);
-	sigaction(SIGUSR1, &action, NULL);
-	cut(file, 0);
-	raise(SIGUSR1);
-	return 0;
-}
-
-/* Once it is lost, a small map is memory. */
-static int block_sigbus_when_it_is_lost(void)
-{
-	return lose() + lose_with_sigbus_blocked();
-}
-
-static void a_thread_survives_that_takes_sigbus(void **state)
-{
-	(void)state;
-	assert_int_equal(in_child(lose_with_sigbus_blocked, page_size), 1000 + SIGBUS);
-	assert_int_equal(in_child(block_sigbus_when_it_is_lost, page_size), 0);
-}
-
-static void a_handler_survives_that_takes_sigbus(void **state)
-{
-	(void)state;
-	assert_int_equal(in_child(lose_in_handler_with_mask, page_size), 1000 + SIGBUS);
-	assert_int_equal(in_child(lose_in_handler, page_size), 0);
-}
-
-/* An administrator may allow less. */
-static const char *locks_less_than(size_t length)
-{
-	struct rlimit now;
-
-	return getrlimit(RLIMIT_MEMLOCK, &now) || now.rlim_max < length ?
-		       "the hard limit of locked memory is lower" :
-		       NULL;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -720,15 +508,6 @@ int main(void)
 		UNLESS_TSAN(a_failure_uses_no_spares_up),
 		UNLESS_TSAN(a_thread_that_stands_still_keeps_no_room),
 		UNLESS_TSAN(many_large_maps_take_few_of_the_mappings),
-		UNLESS_TSAN(a_large_map_takes_little_of_the_data),
-		unless(locks_less_than(LOCKED),
-		       (struct CMUnitTest)UNLESS_SANITIZED(a_lost_map_is_not_locked)),
-		unless(locks_less_than(page_size),
-		       (struct CMUnitTest)UNLESS_SANITIZED(
-			       a_restore_without_room_to_lock_is_eagain)),
-		cmocka_unit_test(a_limit_to_files_below_the_ones_is_efbig),
-		cmocka_unit_test(a_thread_survives_that_takes_sigbus),
-		UNLESS_TSAN(a_handler_survives_that_takes_sigbus),
 	};
 
 	return cmocka_run_group_tests_name("limits", tests, NULL, NULL);

@@ -4,6 +4,8 @@
  * or map where it was; and after a loss or a restore that has failed.
  */
 #define _GNU_SOURCE
+#include <string.h>
+
 #include "races.h"
 
 /* The linker puts this before what a restore does first. */
@@ -51,7 +53,7 @@ static void a_fault_during_a_restore_leaves_no_ones(void **state)
 	assert_int_equal(handle(), 1);
 	check_lost();
 	nr_handled = 0;
-	handle_times = 5;
+	handle_times = 2;
 	after_mremap = handle_some;
 	assert_int_equal(barlease_map_restore(map), 0);
 	assert_int_equal(nr_handled, handle_times);
@@ -431,6 +433,52 @@ static void restore_by_another(void)
 	assert_int_equal(result(start(restore_in_thread, NULL)), 0);
 }
 
+static pid_t forked;
+static char *mapped;
+
+/* Like a signal's handler that forks; there it takes what is free. */
+static void fork_and_map(void)
+{
+	size_t length = PAGES * page_size;
+
+	forked = fork();
+	if (forked)
+		return;
+	mapped = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+		      -1, 0);
+	if (mapped == MAP_FAILED)
+		_exit(2);
+	memset(mapped, 0x5a, length);
+}
+
+static int check_child(int restored)
+{
+	if (restored || barlease_map_lost(map) ||
+	    load(barlease_map_addr(map), page_size) != page_word(1))
+		return 3;
+	for (size_t at = 0; at < PAGES * page_size; at++) {
+		if (mapped[at] != 0x5a)
+			return 4;
+	}
+	return 0;
+}
+
+static void a_child_forked_amid_a_restore_does_it_anew(void **state)
+{
+	int restored;
+
+	(void)state;
+	lose_for_a_while();
+	instead_of_prefault = fork_and_map;
+	restored = barlease_map_restore(map);
+	if (!forked)
+		_exit(check_child(restored));
+	assert_return_code(forked, errno);
+	assert_int_equal(restored, -1);
+	assert_int_equal(errno, EINTR);
+	assert_int_equal(end_of(forked), 0);
+}
+
 static void who_is_interrupted_has_what_another_restored(void **state)
 {
 	(void)state;
@@ -457,6 +505,7 @@ int main(void)
 		TEST(a_restore_comes_through_readers),
 		TEST(two_threads_restore_it_once),
 		TEST(what_another_has_mapped_since_stays),
+		TEST(a_child_forked_amid_a_restore_does_it_anew),
 		TEST(who_is_interrupted_has_what_another_restored),
 	};
 
