@@ -126,9 +126,13 @@ static bool lose(struct survivor *s, uintptr_t addr, uint32_t given_up,
 		default:
 			return barlease_fill(s, addr);
 		}
-		if (atomic_compare_exchange_strong(&s->state, &state,
-						   (state & ~PHASE) | phase))
-			state = (state & ~PHASE) | phase;
+		if (!atomic_compare_exchange_strong(&s->state, &state,
+						    (state & ~PHASE) | phase))
+			continue;
+		/* Others wait for it, too. */
+		if ((state & PHASE) == RESTORING)
+			barlease_futex_wake(&s->state, INT_MAX);
+		state = (state & ~PHASE) | phase;
 	}
 }
 
@@ -476,7 +480,13 @@ static int try_restore(struct survivor *s, int lease_fd, uint64_t offset)
 	int ret;
 
 	pthread_mutex_lock(&lock);
-	ret = map_anew_with_room(s, lease_fd, offset, &fresh);
+	/* Nor any more, where it is a child that goes on with its parent's call. */
+	if (barlease_slot_is_ours(s)) {
+		ret = map_anew_with_room(s, lease_fd, offset, &fresh);
+	} else {
+		errno = EINVAL;
+		ret = -1;
+	}
 	pthread_mutex_unlock(&lock);
 	if (ret)
 		return -1;

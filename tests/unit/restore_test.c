@@ -436,26 +436,33 @@ static void restore_by_another(void)
 static pid_t forked;
 static char *mapped;
 
-/* Like a signal's handler that forks; there it takes what is free. */
-static void fork_and_map(void)
+/* Like a signal's handler that forks; there it takes what is free, or this. */
+static void fork_and_map_at(void *addr)
 {
 	size_t length = PAGES * page_size;
+	int flags = MAP_PRIVATE | MAP_ANONYMOUS | (addr ? MAP_FIXED_NOREPLACE : 0);
 
 	forked = fork();
 	if (forked)
 		return;
-	mapped = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-		      -1, 0);
+	mapped = mmap(addr, length, PROT_READ | PROT_WRITE, flags, -1, 0);
 	if (mapped == MAP_FAILED)
 		_exit(2);
 	memset(mapped, 0x5a, length);
 }
 
-static int check_child(int restored)
+static void fork_and_map(void)
 {
-	if (restored || barlease_map_lost(map) ||
-	    load(barlease_map_addr(map), page_size) != page_word(1))
-		return 3;
+	fork_and_map_at(NULL);
+}
+
+static void fork_and_map_there(void)
+{
+	fork_and_map_at(barlease_map_addr(map));
+}
+
+static int check_mapped(void)
+{
 	for (size_t at = 0; at < PAGES * page_size; at++) {
 		if (mapped[at] != 0x5a)
 			return 4;
@@ -471,11 +478,32 @@ static void a_child_forked_amid_a_restore_does_it_anew(void **state)
 	lose_for_a_while();
 	instead_of_prefault = fork_and_map;
 	restored = barlease_map_restore(map);
-	if (!forked)
-		_exit(check_child(restored));
+	if (!forked) {
+		if (restored || barlease_map_lost(map) ||
+		    load(barlease_map_addr(map), page_size) != page_word(1))
+			_exit(3);
+		_exit(check_mapped());
+	}
 	assert_return_code(forked, errno);
 	assert_int_equal(restored, -1);
 	assert_int_equal(errno, EINTR);
+	assert_int_equal(end_of(forked), 0);
+}
+
+/* Or not, where it was not to have the map. */
+static void a_child_forked_amid_a_restore_has_what_it_maps(void **state)
+{
+	int restored;
+
+	assert_int_equal(teardown(state), 0);
+	assert_int_equal(setup_flags(BARLEASE_MAP_DONTFORK), 0);
+	lose_for_a_while();
+	instead_of_prefault = fork_and_map_there;
+	restored = barlease_map_restore(map);
+	if (!forked)
+		_exit(restored != -1 || errno != EINVAL ? 3 : check_mapped());
+	assert_return_code(forked, errno);
+	assert_int_equal(restored, -1);
 	assert_int_equal(end_of(forked), 0);
 }
 
@@ -506,6 +534,7 @@ int main(void)
 		TEST(two_threads_restore_it_once),
 		TEST(what_another_has_mapped_since_stays),
 		TEST(a_child_forked_amid_a_restore_does_it_anew),
+		TEST(a_child_forked_amid_a_restore_has_what_it_maps),
 		TEST(who_is_interrupted_has_what_another_restored),
 	};
 
