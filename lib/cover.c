@@ -114,7 +114,7 @@ static bool put_piece(struct survivor *s, uintptr_t addr, int flags)
 	return done;
 }
 
-/* And whoever is to cover it has not done so, or has. */
+/* Covered or about to be. */
 static bool is_lost(const struct survivor *s)
 {
 	uint32_t phase = atomic_load(&s->state) & PHASE;

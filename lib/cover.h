@@ -23,7 +23,7 @@ bool barlease_cover(struct survivor *s, int flags);
 /* See that an access to this address of a map that is covered reads ones. */
 bool barlease_fill(struct survivor *s, uintptr_t addr);
 
-/* Give back what pieces of a map that is covered take. false: there is nothing. */
+/* Give back what pieces of a map that is covered take. false: nothing is given. */
 bool barlease_unfill(struct survivor *s);
 
 /* Never give those back that it has: there may be something else in their place. */

@@ -99,15 +99,21 @@ void barlease_slot_end_use(struct survivor *s)
 	atomic_fetch_and(&s->use, ~USED);
 }
 
-void barlease_slot_drain(struct survivor *s)
+/* Wait until somebody leaves, so many ms at most. Was somebody at it? */
+static bool await_leave(struct survivor *s, long ms)
 {
 	uint32_t use = atomic_fetch_or(&s->use, AWAITED) | AWAITED;
 
-	while (use & AT_IT) {
-		barlease_futex_wait(&s->use, use, DRAIN_MS);
-		use = atomic_load(&s->use);
-	}
+	if (use & AT_IT)
+		barlease_futex_wait(&s->use, use, ms);
 	atomic_fetch_and(&s->use, ~AWAITED);
+	return use & AT_IT;
+}
+
+void barlease_slot_drain(struct survivor *s)
+{
+	while (await_leave(s, DRAIN_MS))
+		;
 }
 
 static int64_t now_ms(void)
@@ -120,16 +126,14 @@ static int64_t now_ms(void)
 
 bool barlease_slot_try_drain(struct survivor *s, uint32_t state)
 {
-	uint32_t use = atomic_fetch_or(&s->use, AWAITED) | AWAITED;
 	int64_t end = now_ms() + DRAIN_MS, left = DRAIN_MS;
+	bool at_it = true;
 
-	while (use & AT_IT && left > 0 && atomic_load(&s->state) == state) {
-		barlease_futex_wait(&s->use, use, left);
-		use = atomic_load(&s->use);
+	while (at_it && left > 0 && atomic_load(&s->state) == state) {
+		at_it = await_leave(s, left);
 		left = end - now_ms();
 	}
-	atomic_fetch_and(&s->use, ~AWAITED);
-	return !(use & AT_IT) && atomic_load(&s->state) == state;
+	return !at_it && atomic_load(&s->state) == state;
 }
 
 void barlease_slots_forget_others(void)

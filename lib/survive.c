@@ -226,8 +226,7 @@ static void after_fork_child(void)
 		forget(fresh);
 		if (!fresh->dontfork)
 			munmap(fresh->addr, fresh->length);
-		/* Its thread may be the child's: one that a signal's handler has
-		 * forked. */
+		/* For who goes on with it, as a signal's handler has forked. */
 		fresh->addr = NULL;
 	}
 	pthread_mutex_unlock(&lock);

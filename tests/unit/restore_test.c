@@ -29,6 +29,20 @@ int __wrap_barlease_prefault(int lease_fd)
 
 static atomic_bool over;
 
+/* One more of the file, or 0: of all of it. */
+static struct barlease_map *map_again(uint32_t flags, uint64_t length)
+{
+	struct barlease_map_options options = {
+		.size = sizeof(options),
+		.flags = BARLEASE_MAP_SURVIVE | flags,
+		.length = length,
+	};
+	struct barlease_map *other = barlease_map(file, &options);
+
+	assert_non_null(other);
+	return other;
+}
+
 /* It is lost, and can be restored. */
 static void lose_for_a_while(void)
 {
@@ -189,16 +203,11 @@ static void *lose_and_stop(void *other)
 /* Else all who wait for it would have to come through first, one by one. */
 static void who_waits_for_its_turn_leaves_for_a_restore(void **state)
 {
-	struct barlease_map_options options = {
-		.size = sizeof(options),
-		.flags = BARLEASE_MAP_SURVIVE | BARLEASE_MAP_NO_HANDLER,
-	};
-	struct barlease_map *other = barlease_map(file, &options);
+	struct barlease_map *other = map_again(BARLEASE_MAP_NO_HANDLER, 0);
 	pthread_t has_turn, waits;
 	int before;
 
 	(void)state;
-	assert_non_null(other);
 	assert_int_equal(handle(), 1);
 	has_turn = start(lose_and_stop, other);
 	while (!atomic_load(&stopped))
@@ -307,23 +316,10 @@ static void a_loss_that_failed_is_one_to_restore(void **state)
 	check_live();
 }
 
-static struct barlease_map *map_a_page(void)
-{
-	struct barlease_map_options options = {
-		.size = sizeof(options),
-		.flags = BARLEASE_MAP_SURVIVE | BARLEASE_MAP_NO_HANDLER,
-		.length = page_size,
-	};
-	struct barlease_map *page = barlease_map(file, &options);
-
-	assert_non_null(page);
-	return page;
-}
-
 /* Its pieces could not be given back; then another map has no room. */
 static void a_restored_map_does_not_start_over(void **state)
 {
-	struct barlease_map *other = map_a_page();
+	struct barlease_map *other = map_again(BARLEASE_MAP_NO_HANDLER, page_size);
 
 	(void)state;
 	assert_int_equal(handle(), 1);
@@ -353,16 +349,11 @@ static void *read_on(void *arg)
 static void restore_while_others_read(uint64_t pages)
 {
 	enum { TIMES = 15 };
-	struct barlease_map_options options = {
-		.size = sizeof(options),
-		.flags = BARLEASE_MAP_SURVIVE,
-	};
 	pthread_t readers[READERS];
 
 	cut(file, pages);
 	assert_int_equal(barlease_unmap(map), 0);
-	map = barlease_map(file, &options);
-	assert_non_null(map);
+	map = map_again(0, 0);
 	survive_only();
 	atomic_store(&over, false);
 	for (uintptr_t i = 0; i < READERS; i++)
@@ -411,7 +402,7 @@ static void two_threads_restore_it_once(void **state)
  */
 static void what_another_has_mapped_since_stays(void **state)
 {
-	struct barlease_map *other = map_a_page();
+	struct barlease_map *other = map_again(BARLEASE_MAP_NO_HANDLER, page_size);
 
 	(void)state;
 	lose_for_a_while();
