@@ -19,17 +19,6 @@ static struct barlease_map *map;
 static int file;
 static size_t stride = PIECE; /* from one place that is touched to the next */
 
-static inline struct barlease_map *map_survivor(int fd)
-{
-	struct barlease_map_options options = {
-		.size = sizeof(options),
-		.flags = BARLEASE_MAP_SURVIVE,
-		.va_hint = BARLEASE_VA_HINT_UNKNOWN,
-	};
-
-	return barlease_map(fd, &options);
-}
-
 /* What run returns, in a child with a map; or 1000 plus the signal it died of. */
 static inline int in_child(int (*run)(void), size_t length)
 {
@@ -41,7 +30,7 @@ static inline int in_child(int (*run)(void), size_t length)
 		signal(SIGBUS, SIG_DFL);
 		file = lossy_file(0);
 		cut(file, (length + page_size - 1) / page_size);
-		map = map_survivor(file);
+		map = map_survivor(file, 0, 0);
 		_exit(map ? run() : CAN_NOT);
 	}
 	return end_of(pid);

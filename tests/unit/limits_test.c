@@ -218,7 +218,7 @@ static void threads_lose_maps_with_few_mappings_left(void **state)
 /* What one has filled is room for the other. */
 static int lose_two_by_turns(void)
 {
-	struct barlease_map *maps[] = { map, map_survivor(file) };
+	struct barlease_map *maps[] = { map, map_survivor(file, 0, 0) };
 	size_t length;
 
 	alarm(300);
@@ -262,7 +262,7 @@ static int lose_after_another(bool restore)
 
 	alarm(300);
 	cut(other, 20 * PIECE / page_size);
-	second = map_survivor(other);
+	second = map_survivor(other, 0, 0);
 	taken = second ? take_mappings(&length, 0) : NULL;
 	if (!taken)
 		return CAN_NOT;
@@ -394,7 +394,7 @@ static int lose_after_a_failure(void)
 				    .sa_flags = SA_SIGINFO };
 	struct rlimit old, little;
 	int other = lossy_file(1);
-	struct barlease_map *second = map_survivor(other);
+	struct barlease_map *second = map_survivor(other, 0, 0);
 	size_t length;
 
 	alarm(300);
@@ -440,7 +440,7 @@ static void *touch_and_stop(void *arg)
 /* One thread stops as it gives the pieces of its map back, and another needs them. */
 static int lose_while_one_stands_still(void)
 {
-	struct barlease_map *second = map_survivor(file);
+	struct barlease_map *second = map_survivor(file, 0, 0);
 	pthread_t thread;
 	size_t length;
 	char *taken;
@@ -480,7 +480,7 @@ static int lose_many(void)
 	cut(file, 0);
 	for (int i = 0; i < MAPS; i++) {
 		cut(file, 600 * PIECE / page_size);
-		map = map_survivor(file);
+		map = map_survivor(file, 0, 0);
 		if (!map)
 			return CAN_NOT;
 		if (lose())

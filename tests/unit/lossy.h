@@ -58,6 +58,21 @@ static inline int lossy_file(uint64_t pages)
 	return fd;
 }
 
+/* So many bytes of it, or 0: all, as a map that survives; NULL as barlease_map() has
+ * it.
+ */
+static inline struct barlease_map *map_survivor(int fd, uint32_t flags, uint64_t length)
+{
+	struct barlease_map_options options = {
+		.size = sizeof(options),
+		.flags = BARLEASE_MAP_SURVIVE | flags,
+		.length = length,
+		.va_hint = BARLEASE_VA_HINT_UNKNOWN,
+	};
+
+	return barlease_map(fd, &options);
+}
+
 /* The word at this byte; no compiler leaves this out. */
 static inline uint64_t load(const void *map, uint64_t offset)
 {

@@ -52,7 +52,7 @@ static void a_limit_to_files_below_the_ones_is_efbig(void **state)
 	if (!pid) {
 		struct rlimit little = { PIECE - 1, PIECE - 1 };
 
-		if (setrlimit(RLIMIT_FSIZE, &little) || map_survivor(fd))
+		if (setrlimit(RLIMIT_FSIZE, &little) || map_survivor(fd, 0, 0))
 			_exit(1);
 		_exit(errno == EFBIG ? 0 : 2);
 	}

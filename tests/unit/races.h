@@ -100,14 +100,8 @@ static int file;
 
 static inline int setup_flags(uint32_t flags)
 {
-	struct barlease_map_options options = {
-		.size = sizeof(options),
-		.flags = BARLEASE_MAP_SURVIVE | BARLEASE_MAP_NO_HANDLER | flags,
-		.va_hint = BARLEASE_VA_HINT_UNKNOWN,
-	};
-
 	file = lossy_file(PAGES);
-	map = barlease_map(file, &options);
+	map = map_survivor(file, BARLEASE_MAP_NO_HANDLER | flags, 0);
 	atomic_store(&stopped, false);
 	atomic_store(&go_on, false);
 	atomic_store(&go_on_later, false);

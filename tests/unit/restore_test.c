@@ -29,15 +29,10 @@ int __wrap_barlease_prefault(int lease_fd)
 
 static atomic_bool over;
 
-/* One more of the file, or 0: of all of it. */
+/* One more. */
 static struct barlease_map *map_again(uint32_t flags, uint64_t length)
 {
-	struct barlease_map_options options = {
-		.size = sizeof(options),
-		.flags = BARLEASE_MAP_SURVIVE | flags,
-		.length = length,
-	};
-	struct barlease_map *other = barlease_map(file, &options);
+	struct barlease_map *other = map_survivor(file, flags, length);
 
 	assert_non_null(other);
 	return other;

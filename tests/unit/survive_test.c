@@ -44,12 +44,7 @@ static void use_handler(void)
 
 static struct barlease_map *map_flags(int fd, uint32_t flags)
 {
-	struct barlease_map_options options = {
-		.size = sizeof(options),
-		.flags = BARLEASE_MAP_SURVIVE | flags,
-		.va_hint = BARLEASE_VA_HINT_UNKNOWN,
-	};
-	struct barlease_map *map = barlease_map(fd, &options);
+	struct barlease_map *map = map_survivor(fd, flags, 0);
 
 	assert_non_null(map);
 	use_handler();
